@@ -1,0 +1,79 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+class Transport;  // parallel/transport.h: what MPI and NCCL implement
+
+enum class Reduction { sum, max, min };
+
+/// The end of an asynchronous operation. Destroying it does not wait.
+class Work {
+ public:
+  Work() = default;  ///< already done
+  struct State {
+    virtual ~State() = default;
+    virtual bool done() = 0;
+    virtual void wait() = 0;  ///< throws what the operation threw, or on the watchdog's time-out
+  };
+  explicit Work(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  bool done() const { return !state_ || state_->done(); }
+  void wait() const {
+    if (state_) state_->wait();
+  }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+/// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its transport.
+/// Every operation must be called by all ranks of the group in the same order. Tensors are contiguous, on the
+/// transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
+/// Errors: std::runtime_error naming the operation, the rank and the host.
+class Communicator {
+ public:
+  Communicator();  ///< a group of one
+  explicit Communicator(std::shared_ptr<Transport> transport);
+
+  int rank() const;
+  int size() const;
+
+  /// The ranks that passed the same colour, ordered by (key, rank).
+  Communicator split(int color, int key) const;
+
+  void all_reduce(const at::Tensor& tensor, Reduction reduction = Reduction::sum) const;
+  Work all_reduce_async(const at::Tensor& tensor, Reduction reduction = Reduction::sum) const;
+
+  /// input [size * n, ...] -> output [n, ...]: this rank's block of the sum.
+  void reduce_scatter(const at::Tensor& output, const at::Tensor& input, Reduction reduction = Reduction::sum) const;
+  Work reduce_scatter_async(const at::Tensor& output, const at::Tensor& input,
+                            Reduction reduction = Reduction::sum) const;
+
+  /// input [n, ...] -> output [size * n, ...], in order of rank.
+  void all_gather(const at::Tensor& output, const at::Tensor& input) const;
+  Work all_gather_async(const at::Tensor& output, const at::Tensor& input) const;
+
+  void broadcast(const at::Tensor& tensor, int root) const;
+  void send(const at::Tensor& tensor, int destination, int tag = 0) const;
+  Work send_async(const at::Tensor& tensor, int destination, int tag = 0) const;
+  void receive(const at::Tensor& tensor, int source, int tag = 0) const;
+  Work receive_async(const at::Tensor& tensor, int source, int tag = 0) const;
+
+  /// input [size * n, ...] -> output [size * n, ...]: block i goes to rank i.
+  void all_to_all(const at::Tensor& output, const at::Tensor& input) const;
+  Work all_to_all_async(const at::Tensor& output, const at::Tensor& input) const;
+
+  void barrier() const;
+
+  /// Everyone's text, in order of rank (lengths may differ). For small host-side facts, not for the hot loop.
+  std::vector<std::string> gather_text(const std::string& text) const;
+
+ private:
+  std::shared_ptr<Transport> transport_;  // null for a group of one
+};
+
+}  // namespace tessera
