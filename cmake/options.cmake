@@ -10,6 +10,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2")  # asserts stay: they cost nothing where it m
 
 add_compile_definitions(OMPI_SKIP_MPICXX=1 MPICH_SKIP_MPICXX=1)
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fno-strict-aliasing>)
+# at::parallel_for is serial without it. Only compiled with: the library at run time is LibTorch's own libgomp.
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fopenmp>)
 
 # "address", "undefined", "thread" or a comma list; set by the presets.
 set(TESSERA_SANITIZE "" CACHE STRING "Sanitizers to build with")
