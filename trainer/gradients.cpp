@@ -1,0 +1,63 @@
+#include "trainer/gradients.h"
+
+#include <torch/torch.h>
+
+#include "trainer/kernels/cpu/blocks.h"
+#include "trainer/kernels/cpu/loops.h"
+
+namespace tessera {
+namespace {
+
+at::Tensor sum_of_squares_cpu(const std::vector<at::Tensor>& gradients) {
+  std::vector<int64_t> sizes;
+  for (const auto& gradient : gradients) {
+    TORCH_INTERNAL_ASSERT(gradient.is_contiguous());
+    sizes.push_back(gradient.numel());
+  }
+  const auto spans = blocks::make_spans(sizes);
+  std::vector<float> sums(spans.size());
+  blocks::for_each_span(spans, [&](const blocks::Span& span, int64_t index) {
+    const auto& gradient = gradients[static_cast<size_t>(span.tensor)];
+    const auto* data =
+        static_cast<const char*>(gradient.const_data_ptr()) + span.offset * gradient.element_size();
+    float values[blocks::block_size];
+    float sum = 0;
+    for (int64_t i = 0; i < span.count; i += blocks::block_size) {
+      const int64_t count = std::min(blocks::block_size, span.count - i);
+      blocks::load(data + i * gradient.element_size(), gradient.scalar_type(), values, count, 1.0F);
+      sum += loops::sum_of_squares(values, count);
+    }
+    sums[static_cast<size_t>(index)] = sum;
+  });
+  double total = 0;  // in the order of the spans, whoever computed them
+  for (const float sum : sums) total += sum;
+  return torch::tensor(static_cast<float>(total));
+}
+
+}  // namespace
+
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients) {
+  const torch::NoGradGuard no_grad;
+  std::vector<at::Tensor> present;
+  for (const auto& gradient : gradients) {
+    if (gradient.defined() && gradient.numel() > 0) present.push_back(gradient);
+  }
+  if (present.empty()) return torch::zeros({}, at::kFloat);
+  if (present.front().is_cpu()) return sum_of_squares_cpu(present);
+  const auto norms = at::_foreach_norm(present, 2, at::kFloat);
+  return at::stack(norms).square().sum();
+}
+
+at::Tensor global_norm(const std::vector<at::Tensor>& gradients) { return sum_of_squares(gradients).sqrt(); }
+
+GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip) {
+  const torch::NoGradGuard no_grad;
+  GradientScale scale;
+  const at::Tensor unit = multiplier.defined() ? multiplier : torch::ones({}, norm.options());
+  scale.norm = norm * unit;
+  scale.factor = clip > 0 ? (clip / (scale.norm + 1e-6)).clamp_max(1.0) * unit : unit;
+  scale.factor = at::where(at::isfinite(scale.norm), scale.factor, torch::full({}, NAN, norm.options()));
+  return scale;
+}
+
+}  // namespace tessera

@@ -1,0 +1,28 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace tessera {
+
+/// The sum of squares of all defined gradients (float32, bfloat16, float16; contiguous): 0-dim float32 on
+/// their device. One pass; the same for any number of threads. Sharded gradients: add up the ranks' sums,
+/// then take the root.
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients);
+
+/// The Euclidean norm over all gradients taken as one vector: 0-dim float32 on their device.
+at::Tensor global_norm(const std::vector<at::Tensor>& gradients);
+
+/// What the optimizer multiplies gradients by, without a pass of its own and without waiting for the device.
+struct GradientScale {
+  at::Tensor norm;    ///< 0-dim float32: of the gradients times `multiplier`, before clipping
+  at::Tensor factor;  ///< 0-dim float32: multiplier x clip coefficient; NaN when the norm is not finite: skip
+                      ///< the step
+};
+
+/// `norm`: of the gradients as they are. `multiplier`: 0-dim float32, 1 / (loss scale x count of tokens) or
+/// the like; undefined = 1. `clip`: the largest norm allowed, 0 = any; the coefficient is clip / (norm +
+/// 1e-6), at most 1, as torch.nn.utils.clip_grad_norm_.
+GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip);
+
+}  // namespace tessera

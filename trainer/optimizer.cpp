@@ -1,0 +1,122 @@
+#include "trainer/optimizer.h"
+
+#include <torch/torch.h>
+
+#include <array>
+#include <cmath>
+#include <map>
+
+namespace tessera {
+
+Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots)
+    : parameters_(std::move(parameters)), slot_names_(std::move(slots)) {
+  const torch::NoGradGuard no_grad;
+  at::TensorOptions options = at::kFloat;
+  for (const auto& slot : slot_names_) {
+    auto& tensors = slots_.emplace_back();
+    for (const auto& parameter : parameters_) {
+      TORCH_CHECK(parameter.master.scalar_type() == at::kFloat && parameter.master.is_contiguous(), slot,
+                  " of ", parameter.name, ": masters are contiguous float32");
+      tensors.push_back(at::zeros(parameter.master.sizes(), parameter.master.options().requires_grad(false)));
+    }
+  }
+  if (!parameters_.empty()) options = options.device(parameters_.front().master.device());
+  steps_ = at::zeros({}, options);
+}
+
+void Optimizer::step(double learning_rate, const std::vector<at::Tensor>& gradients,
+                     const at::Tensor& gradient_scale) {
+  const torch::NoGradGuard no_grad;
+  TORCH_INTERNAL_ASSERT(gradients.size() == parameters_.size());
+  if (!steps_.is_cpu() || use_aten_) return step_aten(learning_rate, gradients, gradient_scale);
+  const float scale = gradient_scale.defined() ? gradient_scale.item<float>() : 1.0F;
+  if (std::isfinite(scale)) step_blocks(learning_rate, gradients, scale);
+}
+
+void Optimizer::step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale) {
+  steps_.add_(1);
+  begin_step(num_steps());
+  std::vector<int64_t> sizes;
+  for (const auto& gradient : gradients) {
+    TORCH_INTERNAL_ASSERT(!gradient.defined() || gradient.is_contiguous());
+    sizes.push_back(gradient.defined() ? gradient.numel() : 0);
+  }
+  blocks::for_each_span(blocks::make_spans(sizes), [&](const blocks::Span& span, int64_t) {
+    update_span(span, learning_rate, gradients[static_cast<size_t>(span.tensor)], scale);
+  });
+}
+
+void Optimizer::update_span(const blocks::Span& span, double learning_rate, const at::Tensor& gradient,
+                            float scale) {
+  const auto index = static_cast<size_t>(span.tensor);
+  const Parameter& parameter = parameters_[index];
+  const auto gradient_size = static_cast<int64_t>(gradient.element_size());
+  const auto working_size = static_cast<int64_t>(parameter.working.element_size());
+  const bool has_copy = parameter.working.scalar_type() != at::kFloat;
+  const auto* source = static_cast<const char*>(gradient.const_data_ptr());
+  auto* working = static_cast<char*>(parameter.working.data_ptr());
+  float values[blocks::block_size];
+  std::array<float*, 4> slots{};
+  for (int64_t done = 0; done < span.count; done += blocks::block_size) {
+    const int64_t count = std::min(blocks::block_size, span.count - done);
+    const int64_t offset = span.offset + done;
+    blocks::load(source + offset * gradient_size, gradient.scalar_type(), values, count, scale);
+    for (size_t slot = 0; slot < slots_.size(); ++slot)
+      slots[slot] = slots_[slot][index].data_ptr<float>() + offset;
+    float* const master = parameter.master.data_ptr<float>() + offset;
+    update({parameter,
+            learning_rate * parameter.learning_rate_scale,
+            {master, static_cast<size_t>(count)},
+            values,
+            slots.data()});
+    if (has_copy)
+      blocks::store(master, working + offset * working_size, parameter.working.scalar_type(), count);
+  }
+}
+
+void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& gradients,
+                          const at::Tensor& gradient_scale) {
+  const at::Tensor scale = gradient_scale.defined() ? gradient_scale : at::ones({}, steps_.options());
+  const at::Tensor finite = at::isfinite(scale).to(at::kFloat);
+  steps_.add_(finite);
+  std::map<std::pair<double, double>, Batch> batches;
+  std::vector<at::Tensor> masters;
+  std::vector<at::Tensor> copies;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!gradients[i].defined()) continue;
+    const auto& parameter = parameters_[i];
+    auto& batch = batches[{parameter.learning_rate_scale, parameter.weight_decay_scale}];
+    batch.slots.resize(slots_.size());
+    batch.masters.push_back(parameter.master);
+    batch.gradients.push_back(gradients[i].to(at::kFloat));
+    for (size_t slot = 0; slot < slots_.size(); ++slot) batch.slots[slot].push_back(slots_[slot][i]);
+    batch.steps.push_back(steps_);
+    if (parameter.working.scalar_type() == at::kFloat) continue;
+    masters.push_back(parameter.master);
+    copies.push_back(parameter.working.detach());
+  }
+  for (auto& [rates, batch] : batches) {
+    batch.learning_rate = learning_rate * rates.first;
+    batch.weight_decay_scale = rates.second;
+    batch.inverse_scale = scale.reciprocal();
+    batch.skip = 1 - finite;
+    update_aten(batch);
+  }
+  if (!copies.empty()) at::_foreach_copy_(copies, masters);
+}
+
+std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      tensors.emplace_back(slot_names_[slot] + "/" + parameters_[i].name, slots_[slot][i]);
+    }
+  }
+  return tensors;
+}
+
+int64_t Optimizer::num_steps() const { return static_cast<int64_t>(steps_.item<float>()); }
+
+void Optimizer::set_num_steps(int64_t steps) { steps_.fill_(static_cast<double>(steps)); }
+
+}  // namespace tessera

@@ -1,0 +1,79 @@
+#pragma once
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "trainer/kernels/cpu/blocks.h"
+#include "trainer/parameters.h"
+
+namespace tessera {
+
+/// Steps float32 masters and refreshes the working copies, in one pass over memory on the CPU and in ATen's
+/// fused kernels elsewhere. Its state is, per slot ("exp_avg"), one float32 tensor per parameter at the
+/// parameter's shape. An optimizer is a class that names its slots and updates one block of one parameter.
+class Optimizer {
+ public:
+  Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots);
+  virtual ~Optimizer() = default;
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// `learning_rate`: base rate times schedule. `gradients`: one per parameter, contiguous, float32 or of the
+  /// working type; undefined = leave this parameter alone. `gradient_scale`: 0-dim float32 that multiplies
+  /// all gradients (GradientScale::factor), undefined = 1; where it is not finite nothing changes, not even
+  /// the count of steps.
+  void step(double learning_rate, const std::vector<at::Tensor>& gradients,
+            const at::Tensor& gradient_scale = {});
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+
+  /// Live tensors under "slot/parameter": read them to save, write into them to load.
+  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  /// Steps really taken. Waits for the device.
+  int64_t num_steps() const;
+  void set_num_steps(int64_t steps);
+
+  /// Takes the path of accelerators on the CPU too; for comparison.
+  void use_aten(bool use) { use_aten_ = use; }
+
+ protected:
+  /// One block of one parameter: `slots` in the order of their names, `gradient` already scaled; all hold
+  /// `values.size()`.
+  struct Block {
+    const Parameter& parameter;
+    double learning_rate;  ///< the parameter's own
+    std::span<float> values;
+    const float* gradient;
+    float* const* slots;
+  };
+  /// Parameters that share their rates, for kernels that take lists; gradients are float32.
+  struct Batch {
+    double learning_rate;
+    double weight_decay_scale;
+    std::vector<at::Tensor> masters;
+    std::vector<at::Tensor> gradients;
+    std::vector<std::vector<at::Tensor>> slots;
+    std::vector<at::Tensor> steps;  ///< the count of steps, this one included, once per parameter
+    at::Tensor inverse_scale;       ///< gradients are to be divided by this
+    at::Tensor skip;                ///< 1 where nothing may change
+  };
+  /// Called before the blocks of a step on the CPU; `step` counts from 1.
+  virtual void begin_step(int64_t step) {}
+  virtual void update(const Block& block) const = 0;
+  virtual void update_aten(Batch& batch) const = 0;
+
+ private:
+  void step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale);
+  void step_aten(double learning_rate, const std::vector<at::Tensor>& gradients,
+                 const at::Tensor& gradient_scale);
+  void update_span(const blocks::Span& span, double learning_rate, const at::Tensor& gradient, float scale);
+
+  std::vector<Parameter> parameters_;
+  std::vector<std::string> slot_names_;
+  std::vector<std::vector<at::Tensor>> slots_;  // [slot][parameter]
+  at::Tensor steps_;  // 0-dim float32 on the device: a skipped step is known only there
+  bool use_aten_ = false;
+};
+
+}  // namespace tessera

@@ -1,0 +1,42 @@
+#include "trainer/optimizers/adamw.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "trainer/kernels/cpu/loops.h"
+
+namespace tessera {
+Adamw::Adamw(std::vector<Parameter> parameters, const AdamwOptions& options)
+    : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}), options_(options) {}
+
+void Adamw::begin_step(int64_t step) {
+  if (!options_.bias_correction) return;
+  correction1_ = 1 - std::pow(options_.beta1, static_cast<double>(step));
+  correction2_root_ = std::sqrt(1 - std::pow(options_.beta2, static_cast<double>(step)));
+}
+
+void Adamw::update(const Block& block) const {
+  const double decay = options_.weight_decay * block.parameter.weight_decay_scale;
+  const loops::AdamwConstants constants{.keep = static_cast<float>(1 - block.learning_rate * decay),
+                                        .weight1 = static_cast<float>(1 - options_.beta1),
+                                        .beta2 = static_cast<float>(options_.beta2),
+                                        .weight2 = static_cast<float>(1 - options_.beta2),
+                                        .root = static_cast<float>(correction2_root_),
+                                        .epsilon = static_cast<float>(options_.epsilon),
+                                        .step_size = static_cast<float>(block.learning_rate / correction1_)};
+  loops::adamw(block.values.data(), block.slots[0], block.slots[1], block.gradient,
+               static_cast<int64_t>(block.values.size()), constants);
+}
+
+void Adamw::update_aten(Batch& batch) const {
+  // The kernel always corrects the bias; after very many steps its correction is exactly 1.
+  if (!options_.bias_correction)
+    batch.steps.assign(batch.steps.size(), torch::full_like(batch.steps.front(), 1e9));
+  at::_fused_adamw_(batch.masters, batch.gradients, batch.slots[0], batch.slots[1], {}, batch.steps,
+                    batch.learning_rate, options_.beta1, options_.beta2,
+                    options_.weight_decay * batch.weight_decay_scale, options_.epsilon, /*amsgrad=*/false,
+                    /*maximize=*/false, batch.inverse_scale, batch.skip);
+}
+
+}  // namespace tessera

@@ -1,0 +1,40 @@
+#pragma once
+#include <torch/nn/module.h>
+
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+/// A trainable tensor as the optimizer sees it. The model computes with `working` (float32, bfloat16 or
+/// float16); the optimizer steps `master`, always float32, and refreshes `working` from it. Both are one
+/// tensor where working is float32.
+struct Parameter {
+  std::string name;
+  at::Tensor working;
+  at::Tensor master;
+  double learning_rate_scale = 1.0;
+  double weight_decay_scale = 1.0;  ///< 0 for norms and biases by default
+};
+
+/// Changes the scales of every parameter whose name matches `pattern` (shell style: * ? [a-z]; * also matches
+/// dots).
+struct ParameterGroup {
+  std::string pattern;
+  double learning_rate_scale = 1.0;
+  double weight_decay_scale = 1.0;
+};
+
+/// The trainable parameters (requires_grad) of a module in its own order, tied ones once, under their first
+/// name. Where `working` is not float32, the module's own tensors are replaced by copies of that type, and
+/// the float32 values become the masters. One-dimensional parameters (norms, biases) get no weight decay.
+std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working = at::kFloat);
+
+/// Applies groups in order: the last that matches a parameter decides. Throws Error for a pattern that
+/// matches nothing.
+void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups);
+
+/// Writes every master into its working copy (after loading a checkpoint or swapping averages).
+void refresh_working(const std::vector<Parameter>& parameters);
+
+}  // namespace tessera
