@@ -1,0 +1,150 @@
+#include "recipes/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "recipes/layers.h"
+
+namespace tessera {
+namespace {
+
+void check_together(const Recipe& recipe, const Catalog& catalog, Problems& problems) {
+  const auto positions = recipe.model.integer("max_positions");
+  if (positions && recipe.data.sequence_length > *positions) {
+    problems.add("data.sequence_length",
+                 fmt::format("{} is longer than the model's max_positions {}; valid: at most {}, or a larger "
+                             "model.max_positions",
+                             recipe.data.sequence_length, *positions, *positions));
+  }
+  for (const auto& check : catalog.checks) check(recipe, problems);
+}
+
+Recipe read_layers(std::optional<Section> root, const std::string& origin,
+                   const std::vector<std::string>& overrides, const Catalog& catalog, ProblemList& list) {
+  if (!root) {
+    list.throw_if_any();
+    throw std::logic_error("a recipe was not read, but no problem was reported");
+  }
+  for (const auto& assignment : overrides) apply_override(*root, assignment, list);
+  Recipe recipe;
+  recipe.origin = origin;
+  recipe.source = std::make_shared<const Section>(std::move(*root));
+  Problems problems(list, recipe.source.get(), recipe.source->place, "");
+  FieldReader reader(*recipe.source, problems);
+  fields(recipe, catalog, reader);
+  reader.finish();
+  if (list.size() == 0) check_together(recipe, catalog, problems);
+  list.throw_if_any();
+  return recipe;
+}
+
+struct Flat {
+  std::string key, value;
+};
+
+std::vector<Flat> flatten(const Recipe& recipe, const Catalog& catalog) {
+  Recipe copy = recipe;
+  FieldWriter writer;
+  fields(copy, catalog, writer);
+  std::vector<Flat> all;
+  for (const auto& section : writer.section.entries) {
+    for (const auto& entry : section.value.entries)
+      all.push_back({section.key + "." + entry.key, to_line(entry.value)});
+  }
+  return all;
+}
+
+const std::string* find(const std::vector<Flat>& all, const std::string& key) {
+  const auto found = std::find_if(all.begin(), all.end(), [&](const Flat& flat) { return flat.key == key; });
+  return found == all.end() ? nullptr : &found->value;
+}
+
+bool is_changeable(const std::vector<FieldRow>& rows, const std::string& key) {
+  return std::any_of(rows.begin(), rows.end(),
+                     [&](const FieldRow& row) { return row.key == key && row.rules.changeable; });
+}
+
+/// The fixed sections and the model say it key by key. A schedule may change wholly, an optimizer in its
+/// figures: its state stays what it is.
+bool is_changeable(const Recipe& recipe, const Catalog& catalog, const std::string& key) {
+  const size_t dot = key.find('.');
+  const std::string section = key.substr(0, dot), name = key.substr(dot + 1);
+  if (section == "schedule") return true;
+  if (section == "optimizer") return name != catalog.optimizer.key;
+  if (section == "model") {
+    const ChoiceEntry* entry = catalog.model.find(recipe.model.name());
+    return entry && is_changeable(entry->options->list(), name);
+  }
+  Recipe copy = recipe;
+  FieldLister lister;
+  fields(copy, catalog, lister);
+  const auto row =
+      std::find_if(lister.rows.begin(), lister.rows.end(), [&](const auto& r) { return r.key == section; });
+  return row != lister.rows.end() && is_changeable(row->inside, name);
+}
+
+}  // namespace
+
+Error Recipe::error(const std::string& key, const std::string& what) const {
+  ProblemList list;
+  Problems(list, source.get(), source ? source->place : Place{origin}, "").add(key, what);
+  return Error(list.text());
+}
+
+Recipe read_recipe(const std::string& path, const std::vector<std::string>& overrides,
+                   const Catalog& catalog) {
+  ProblemList problems;
+  return read_layers(load_layers(path, problems), path, overrides, catalog, problems);
+}
+
+Recipe read_recipe_text(std::string_view text, const std::string& origin,
+                        const std::vector<std::string>& overrides, const Catalog& catalog) {
+  ProblemList problems;
+  return read_layers(load_layers_text(text, origin, problems), origin, overrides, catalog, problems);
+}
+
+std::string dump(const Recipe& recipe, const Catalog& catalog) {
+  Recipe copy = recipe;
+  FieldWriter writer;
+  fields(copy, catalog, writer);
+  return to_yaml(writer.section);
+}
+
+std::vector<Difference> differences(const Recipe& before, const Recipe& after, const Catalog& catalog) {
+  const auto old_values = flatten(before, catalog), new_values = flatten(after, catalog);
+  std::vector<Difference> found;
+  for (const auto& [key, value] : old_values) {
+    const std::string* now = find(new_values, key);
+    if (now && *now == value) continue;
+    found.push_back({key, value, now ? *now : "", is_changeable(before, catalog, key)});
+  }
+  for (const auto& [key, value] : new_values) {
+    if (!find(old_values, key)) found.push_back({key, "", value, is_changeable(after, catalog, key)});
+  }
+  return found;
+}
+
+BatchArithmetic batch_arithmetic(const Recipe& recipe, int ranks) {
+  const int64_t global = recipe.train.global_batch, micro = recipe.train.micro_batch;
+  const int64_t at_once = ranks * micro;
+  if (global % at_once == 0) return {global, micro, ranks, global / at_once};
+  const int64_t below = global / at_once * at_once;
+  std::string valid =
+      fmt::format("global_batch {}{}", below ? fmt::format("{} or ", below) : "", below + at_once);
+  if (global % ranks == 0) {
+    int64_t divisor = std::min(micro, global / ranks);
+    while (global / ranks % divisor != 0) --divisor;
+    valid += fmt::format(", or micro_batch {}", divisor);
+  }
+  int64_t fewer = ranks;  // micro_batch divides global_batch: one rank always fits
+  while (global / micro % fewer != 0) --fewer;
+  valid += fmt::format(", or {} rank{}", fewer, fewer == 1 ? "" : "s");
+  throw recipe.error("train.global_batch",
+                     fmt::format("{} is not divisible by {} ranks x micro_batch {} = {}; valid: {}", global,
+                                 ranks, micro, at_once, valid));
+}
+
+void check_ranks(const Recipe& recipe, int ranks) { batch_arithmetic(recipe, ranks); }
+
+}  // namespace tessera

@@ -1,0 +1,114 @@
+#pragma once
+#include <any>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "recipes/fields.h"
+
+/// Sections whose keys depend on a name in them (model.family, optimizer.name, …). Their structs lie with
+/// what they configure, in folders to the right of this one; a Catalog brings them here.
+namespace tessera {
+
+struct Recipe;
+
+/// A struct with fields(), whose type is not known here.
+class OptionsType {
+ public:
+  virtual ~OptionsType() = default;
+  virtual std::any make() const = 0;  ///< the defaults
+  virtual bool read(const Section&, std::any&, Problems&,
+                    const std::function<bool(const SectionEntry&)>& known_elsewhere) const = 0;
+  virtual Section write(const std::any&) const = 0;
+  virtual std::vector<FieldRow> list() const = 0;
+};
+
+template <class T>
+class OptionsOf final : public OptionsType {
+ public:
+  std::any make() const override { return T{}; }
+  bool read(const Section& section, std::any& value, Problems& problems,
+            const std::function<bool(const SectionEntry&)>& known_elsewhere) const override {
+    return read_fields(section, std::any_cast<T&>(value), problems, known_elsewhere);
+  }
+  Section write(const std::any& value) const override { return write_fields(std::any_cast<const T&>(value)); }
+  std::vector<FieldRow> list() const override { return list_fields(T{}); }
+};
+
+struct ChoiceEntry {
+  std::string name;
+  std::string summary;  ///< a line for the reference
+  std::shared_ptr<const OptionsType> options;
+};
+
+/// T is the struct of the section's other keys (an empty struct with an empty fields() where there are none).
+template <class T>
+ChoiceEntry choice(std::string name, std::string summary) {
+  return {std::move(name), std::move(summary), std::make_shared<OptionsOf<T>>()};
+}
+
+struct ChoiceTable {
+  std::string key;  ///< the key that holds the name: "family" or "name"
+  std::vector<ChoiceEntry> entries;
+
+  const ChoiceEntry* find(const std::string& name) const;
+  std::vector<std::string> names() const;
+};
+
+/// What read_recipe() knows of the folders to the right: a line per implementation, in trainer/catalog.cpp.
+struct Catalog {
+  ChoiceTable model, objective, optimizer, schedule;
+  /// What only several sections together can tell ("causal_lm needs a decoder"), run when each of them is
+  /// right.
+  std::vector<std::function<void(const Recipe&, Problems&)>> checks = {};
+};
+
+/// The options that a section chose. A value: copies are independent.
+class Choice {
+ public:
+  Choice() = default;
+  /// Standard options of one entry, for code that makes recipes without a file.
+  explicit Choice(const ChoiceEntry& entry)
+      : name_(entry.name), type_(entry.options), options_(entry.options->make()) {}
+
+  const std::string& name() const { return name_; }
+  bool chosen() const { return type_ != nullptr; }
+
+  /// The options as the struct that the catalog has for this name; another type is a bug (std::logic_error).
+  template <class T>
+  const T& as() const {
+    if (const T* options = std::any_cast<T>(&options_)) return *options;
+    throw std::logic_error("the options of '" + name_ + "' are of another type");
+  }
+  template <class T>
+  T* get_if() {
+    return std::any_cast<T>(&options_);
+  }
+  template <class T>
+  const T* get_if() const {
+    return std::any_cast<T>(&options_);
+  }
+
+  /// A key shared by several types of options ("max_positions", "hidden_size"): its value if it is a whole
+  /// number.
+  std::optional<int64_t> integer(const std::string& key) const;
+  Section write() const;  ///< the options alone, without the name
+
+ private:
+  friend struct Value<Choice>;
+  std::string name_;
+  std::shared_ptr<const OptionsType> type_;
+  std::any options_;
+};
+
+/// Read with the rule from(table).
+template <>
+struct Value<Choice> {
+  static constexpr bool is_section = true;
+  static bool read(const Section&, Choice&, const Rules&, Problems&);
+  static Section write(const Choice&, const Rules&);
+  static std::string valid(const Rules&);
+};
+
+}  // namespace tessera

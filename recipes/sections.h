@@ -1,0 +1,189 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "recipes/fields.h"
+
+/// The sections that every recipe has, whatever its model.
+namespace tessera {
+
+struct RunSection {
+  std::string folder;
+  uint64_t seed = 1;
+  std::string resume = "auto";
+};
+template <class V>
+void fields(RunSection& t, V& v) {
+  v("folder", t.folder,
+    "where checkpoints, metrics and the resolved recipe go; relative to the working folder", required,
+    changeable);
+  v("seed", t.seed, "seed of initial values, dropout, masking and the order of the data");
+  v("resume", t.resume,
+    "`auto`: from the newest whole checkpoint in the folder, if there is one; `never`: refuse a folder that "
+    "has some; or "
+    "the path of a checkpoint or of another run's folder",
+    changeable);
+}
+void check(const RunSection& t, Problems& problems);
+
+/// One source of a mixture.
+struct DataSource {
+  std::string path;
+  double weight = 1;
+};
+template <class V>
+void fields(DataSource& t, V& v) {
+  v("path", t.path,
+    "HDF5 token file made by `tessera prepare`, or NVIDIA's BERT HDF5; relative to the working folder",
+    required);
+  v("weight", t.weight, "share of the samples, relative to the other sources' weights", above(0));
+}
+
+/// A path, or a list of {path, weight}.
+struct DataSources {
+  std::vector<DataSource> sources;
+};
+template <>
+struct Value<DataSources> {
+  static bool read(const Section&, DataSources&, const Rules&, Problems&);
+  static Section write(const DataSources&);
+  static std::string valid(const Rules&) { return "path, or list of {path, weight}"; }
+};
+
+enum class Pack { join, documents };
+inline std::vector<std::string> names_of(Pack) { return {"join", "documents"}; }
+
+struct DataSection {
+  DataSources train;
+  std::optional<std::string> validation;
+  int64_t sequence_length = 0;
+  std::optional<std::string> tokenizer;
+  Pack pack = Pack::join;
+  bool shuffle = true;
+  int64_t prefetch = 2;
+  double short_sequence_probability = 0.1;
+  int64_t duplicate = 1;
+};
+template <class V>
+void fields(DataSection& t, V& v) {
+  v("train", t.train,
+    "HDF5 token file made by `tessera prepare` (or NVIDIA's BERT HDF5), or several to mix by weight",
+    required);
+  v("validation", t.validation, "the same for validation; without it nothing is evaluated", changeable);
+  v("sequence_length", t.sequence_length, "tokens per sample, special tokens included", required,
+    range(2, 1 << 20));
+  v("tokenizer", t.tokenizer, "tokenizer.json or its folder; null: the one stored in the data file",
+    changeable);
+  v("pack", t.pack,
+    "causal samples: `join` cuts them from all documents in a row with separators between, `documents` never "
+    "crosses "
+    "from one document into the next");
+  v("shuffle", t.shuffle, "samples in an order drawn anew each epoch; false: as in the file");
+  v("prefetch", t.prefetch, "steps whose batches are made ahead of time, in the background", changeable,
+    range(0, 1000));
+  v("short_sequence_probability", t.short_sequence_probability,
+    "sentence pairs: share of samples with a shorter target length, drawn at random", range(0, 1));
+  v("duplicate", t.duplicate,
+    "sentence pairs: passes over the documents, drawn differently, that make one epoch", range(1, 1000));
+}
+
+enum class Precision { fp32, bf16, fp16 };
+inline std::vector<std::string> names_of(Precision) { return {"fp32", "bf16", "fp16"}; }
+enum class Recompute { none, blocks };
+inline std::vector<std::string> names_of(Recompute) { return {"none", "blocks"}; }
+
+struct TrainSection {
+  std::optional<int64_t> steps;
+  std::optional<double> epochs;
+  int64_t global_batch = 0;
+  int64_t micro_batch = 0;
+  Precision precision = Precision::fp32;
+  double clip = 0;
+  double ema = 0;
+  Recompute recompute = Recompute::none;
+  double loss_scale = 65536;
+};
+template <class V>
+void fields(TrainSection& t, V& v) {
+  v("steps", t.steps, "length of the run in optimizer steps; this or `epochs`", changeable, at_least(1));
+  v("epochs", t.epochs, "length of the run in passes over the training data; this or `steps`", changeable,
+    above(0));
+  v("global_batch", t.global_batch, "sequences per optimizer step, over all ranks", required, at_least(1));
+  v("micro_batch", t.micro_batch,
+    "sequences that one rank computes at a time; the rest of the global batch is accumulated", required,
+    changeable, at_least(1));
+  v("precision", t.precision,
+    "of weights and activations in the computation; masters and optimizer state are always fp32", changeable);
+  v("clip", t.clip, "gradients are scaled down to this global norm; 0: off", changeable, at_least(0));
+  v("ema", t.ema, "decay per step of an exponential moving average of the weights, kept beside them; 0: off",
+    at_least(0), below(1));
+  v("recompute", t.recompute,
+    "`blocks`: forget activations inside each block and compute them again in backward", changeable);
+  v("loss_scale", t.loss_scale, "fp16: the first factor of dynamic loss scaling", changeable, at_least(1));
+}
+void check(const TrainSection& t, Problems& problems);
+
+enum class ReducePrecision { fp32, working };
+inline std::vector<std::string> names_of(ReducePrecision) { return {"fp32", "working"}; }
+
+struct ParallelSection {
+  int64_t shard = 1, tensor = 1, pipeline = 1, context = 1;
+  double bucket_megabytes = 25;
+  ReducePrecision reduce_precision = ReducePrecision::fp32;
+};
+template <class V>
+void fields(ParallelSection& t, V& v) {
+  v("shard", t.shard, "ranks over which parameters and optimizer state are sharded", changeable, at_least(1));
+  v("tensor", t.tensor, "ranks over which each layer is split", changeable, at_least(1));
+  v("pipeline", t.pipeline, "ranks over which the blocks are divided", changeable, at_least(1));
+  v("context", t.context, "ranks over which each sequence is divided", changeable, at_least(1));
+  v("bucket_megabytes", t.bucket_megabytes, "size of the messages in which gradients are reduced, in MiB",
+    changeable, above(0));
+  v("reduce_precision", t.reduce_precision,
+    "type in which gradients are summed over ranks; `working`: train.precision", changeable);
+}
+void check(const ParallelSection& t, Problems& problems);
+
+struct CheckpointSection {
+  int64_t every = 1000;
+  int64_t keep = 3;
+  bool keep_best = true;
+  bool background = true;
+};
+template <class V>
+void fields(CheckpointSection& t, V& v) {
+  v("every", t.every, "steps between two checkpoints; 0: only at the end", changeable, at_least(0));
+  v("keep", t.keep, "how many of the newest stay; 0: all", changeable, at_least(0));
+  v("keep_best", t.keep_best, "also keep the one with the lowest validation loss", changeable);
+  v("background", t.background, "write in a thread while training goes on", changeable);
+}
+
+struct EvaluateSection {
+  int64_t every = 1000;
+  int64_t batches = 0;
+  int64_t micro_batch = 0;
+};
+template <class V>
+void fields(EvaluateSection& t, V& v) {
+  v("every", t.every, "steps between two evaluations; 0: only at the end", changeable, at_least(0));
+  v("batches", t.batches, "global batches of validation data per evaluation; 0: all", changeable,
+    at_least(0));
+  v("micro_batch", t.micro_batch, "sequences that one rank evaluates at a time; 0: as train.micro_batch",
+    changeable, at_least(0));
+}
+
+struct LogSection {
+  int64_t every = 10;
+  bool tensorboard = true;
+  bool profile = false;
+};
+template <class V>
+void fields(LogSection& t, V& v) {
+  v("every", t.every, "steps between two lines of metrics", changeable, at_least(1));
+  v("tensorboard", t.tensorboard, "also write TensorBoard events", changeable);
+  v("profile", t.profile, "also report where time and memory go", changeable);
+}
+
+}  // namespace tessera
