@@ -95,6 +95,7 @@ Handle make_dataset(hid_t file, const std::string& path, const std::string& name
 /// Space is taken at once, so that file_offset is known, and not filled with zeros first.
 Handle contiguous() {
   Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation, false);  // equal content makes equal files
   H5Pset_layout(creation, H5D_CONTIGUOUS);
   H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY);
   H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
@@ -215,6 +216,7 @@ void File::write_slice(const std::string& name, const std::vector<int64_t>& offs
 void File::reserve_growing(const std::string& name, Type type, int64_t chunk) {
   silence();
   Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation, false);  // equal content makes equal files
   const hsize_t none = 0, unlimited = H5S_UNLIMITED, portion = hsize_t(chunk);
   H5Pset_chunk(creation, 1, &portion);
   H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
@@ -238,6 +240,7 @@ void File::write_virtual(const std::string& name, Type type, const std::vector<i
                          const std::vector<Piece>& pieces) {
   silence();
   Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation, false);  // equal content makes equal files
   Handle space = space_of(shape);
   for (const auto& piece : pieces) {
     const std::vector<hsize_t> start(piece.offset.begin(), piece.offset.end());
