@@ -27,6 +27,12 @@ std::string ProblemList::text() const {
       origins.push_back(problem.place.origin);
     }
   }
+  const auto is_file = [&](const std::string& origin) {
+    return std::any_of(problems_.begin(), problems_.end(), [&](const Problem& problem) {
+      return problem.place.origin == origin && problem.place.line != 0;
+    });
+  };
+  std::stable_partition(origins.begin(), origins.end(), is_file);  // the command line comes last
   std::vector<std::string> lines;
   for (const auto& origin : origins) {
     std::vector<const Problem*> own;
@@ -58,8 +64,9 @@ Problems Problems::inside(const std::string& key) const {
   if (dot != std::string::npos) return inside(key.substr(0, dot)).inside(key.substr(dot + 1));
   const SectionEntry* entry = section_ ? section_->find(key) : nullptr;
   if (!entry) return {*list_, nullptr, place_, full_key(key)};
-  // A section is shown where its name stands, a value where it stands itself.
-  return {*list_, &entry->value, entry->value.is_map() ? entry->place : entry->value.place, full_key(key)};
+  // A section is shown where its name stands (so is nothing), a value where it stands itself.
+  const bool at_key = entry->value.is_map() || entry->value.kind == Section::Kind::null;
+  return {*list_, &entry->value, at_key ? entry->place : entry->value.place, full_key(key)};
 }
 
 Problems Problems::item(size_t index, const Section& section) const {

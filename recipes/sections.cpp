@@ -36,7 +36,8 @@ void check(const TrainSection& t, Problems& problems) {
     problems.add("steps", "missing; valid: a length in steps, or in epochs (train.epochs)");
   if (t.steps && t.epochs) {
     problems.add("epochs",
-                 "the length is given in steps as well; valid: one of the two (null takes the other back)");
+                 "the length is given in steps as well; valid: one of the two (train.steps=null takes the "
+                 "steps back)");
   }
   if (t.global_batch % t.micro_batch != 0) {
     const int64_t below = t.global_batch / t.micro_batch * t.micro_batch;

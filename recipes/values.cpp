@@ -45,19 +45,28 @@ std::string with_limits(const std::string& kind, const Rules& rules) {
   return limits.empty() ? kind : kind + (limits.starts_with("from") ? " " : ", ") + limits;
 }
 
+/// Some YAML readers take 010 for eight.
+bool has_leading_zero(const std::string& text) {
+  const size_t begin = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
+  return text.size() > begin + 1 && text[begin] == '0' &&
+         std::isdigit(static_cast<unsigned char>(text[begin + 1]));
+}
+
 void refuse(const Section& section, const std::string& is_not, const std::string& valid, Problems& problems) {
   if (section.kind == Section::Kind::null) {
     problems.add("", "has no value; valid: " + valid);
+  } else if (!section.quoted && has_leading_zero(section.text)) {
+    problems.add("", section.text + " has a leading zero; valid: " + valid);
   } else {
     problems.add("", describe(section) + " is not " + is_not + "; valid: " + valid);
   }
 }
 
-/// Decimal digits with an optional sign; no leading zeros, which other YAML readers take for octal.
+/// Decimal digits with an optional sign.
 bool looks_whole(const std::string& text) {
   const size_t begin = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
   if (begin == text.size() || text.find_first_not_of("0123456789", begin) != std::string::npos) return false;
-  return text.size() == begin + 1 || text[begin] != '0';
+  return !has_leading_zero(text);
 }
 
 template <class T>
@@ -67,18 +76,17 @@ bool parse_whole(const std::string& text, T& value) {
   return result.ec == std::errc() && result.ptr == text.data() + text.size();
 }
 
-/// A decimal number: digits, point, exponent; no hexadecimal, infinity or nan.
+/// A decimal number: digits, point, exponent; no hexadecimal, infinity or nan. What is too large for a double
+/// becomes infinite.
 bool parse_real(const std::string& text, double& value) {
   const size_t begin = text.starts_with('-') || text.starts_with('+') ? 1 : 0;
-  if (begin == text.size() || text.find_first_not_of("0123456789.eE+-", begin) != std::string::npos)
-    return false;
-  if (text.size() > begin + 1 && text[begin] == '0' &&
-      std::isdigit(static_cast<unsigned char>(text[begin + 1])))
-    return false;
-  const char* first = text.data() + (text.starts_with('+') ? 1 : 0);
-  if (*first == '+' || (begin == 1 && text[begin] == '-')) return false;
-  const auto result = std::from_chars(first, text.data() + text.size(), value);
-  return result.ec == std::errc() && result.ptr == text.data() + text.size();
+  if (text.find_first_not_of("0123456789.eE+-") != std::string::npos || has_leading_zero(text)) return false;
+  if (begin < text.size() && (text[begin] == '-' || text[begin] == '+')) return false;
+  const char* last = text.data() + text.size();
+  const auto result = std::from_chars(text.data() + begin, last, value);
+  if (result.ec == std::errc::result_out_of_range) value = HUGE_VAL;
+  if (text.starts_with('-')) value = -value;
+  return result.ec != std::errc::invalid_argument && result.ptr == last;
 }
 
 template <class T>
@@ -120,7 +128,7 @@ bool read_real(const Section& section, double& value, const Rules& rules, Proble
     refuse(section, "a number", real_text(rules), problems);
     return false;
   }
-  if (!rules.accepts(parsed)) {
+  if (!std::isfinite(parsed) || !rules.accepts(parsed)) {
     problems.add("", section.text + " is out of range; valid: " + real_text(rules));
     return false;
   }
@@ -190,7 +198,7 @@ bool Value<StepsOrPercent>::read(const Section& section, StepsOrPercent& value, 
     refuse(section, "a number of steps or a per cent", valid(rules), problems);
     return false;
   }
-  if (parsed.amount < 0 || (percent && parsed.amount > 100) || parsed.amount > 1e15) {
+  if (!(parsed.amount >= 0) || (percent && parsed.amount > 100) || parsed.amount > 1e15) {
     problems.add("", section.text + " is out of range; valid: steps, at least 0, or from 0% to 100%");
     return false;
   }

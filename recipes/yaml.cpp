@@ -15,12 +15,16 @@ namespace {
 // Aliases of aliases grow exponentially; no recipe comes near this.
 constexpr size_t most_nodes = 100'000;
 
-struct TooManyNodes {};
+struct Unreadable {
+  Place place;
+  std::string what;
+};
 
 /// Builds one document's tree. A map under construction waits for a key, then for its value.
 class Builder : public YAML::EventHandler {
  public:
-  Builder(Place origin, ProblemList& problems) : origin_(std::move(origin)), problems_(problems) {}
+  Builder(std::string_view text, Place origin, ProblemList& problems)
+      : text_(text), origin_(std::move(origin)), problems_(problems) {}
   Section root;
 
   void OnDocumentStart(const YAML::Mark&) override {}
@@ -29,13 +33,16 @@ class Builder : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     const bool text = tag == "!" || tag == "tag:yaml.org,2002:str";
+    if (is_open_quote(static_cast<size_t>(mark.pos)))
+      throw Unreadable{place(mark), "this quote is not closed"};
     add(Section::scalar(value, text), mark, anchor);
   }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    const auto& [section, size] = anchors_.at(anchor);
-    num_nodes_ += size;
-    if (num_nodes_ > most_nodes) throw TooManyNodes();
-    finish(section, place(mark), 0);
+    const auto found = anchors_.find(anchor);
+    if (found == anchors_.end()) throw Unreadable{place(mark), "this alias stands inside what it stands for"};
+    const auto& [section, size] = found->second;
+    count(size, mark);
+    finish(section, place(mark));
   }
   void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t anchor,
                        YAML::EmitterStyle::value) override {
@@ -66,16 +73,35 @@ class Builder : public YAML::EventHandler {
     return {origin_.origin, mark.line + 1, mark.column + 1, origin_.layer};
   }
 
+  void count(size_t nodes, const YAML::Mark& mark) {
+    num_nodes_ += nodes;
+    if (num_nodes_ > most_nodes) throw Unreadable{place(mark), "the aliases expand to too many values"};
+  }
+
+  /// yaml-cpp ends a quote that is never closed at the end of the file, without a word.
+  bool is_open_quote(size_t begin) const {
+    const char quote = begin < text_.size() ? text_[begin] : ' ';
+    if (quote != '"' && quote != '\'') return false;
+    for (size_t i = begin + 1; i < text_.size(); ++i) {
+      if (quote == '"' && text_[i] == '\\') {
+        ++i;
+      } else if (text_[i] == quote) {
+        return false;
+      }
+    }
+    return true;
+  }
+
   void add(Section section, const YAML::Mark& mark, YAML::anchor_t anchor) {
-    if (++num_nodes_ > most_nodes) throw TooManyNodes();
+    count(1, mark);
     section.place = place(mark);
     if (anchor) anchors_[anchor] = {section, 1};
     const Place where = section.place;
-    finish(std::move(section), where, anchor);
+    finish(std::move(section), where);
   }
 
   void open(Section section, const YAML::Mark& mark, YAML::anchor_t anchor) {
-    if (++num_nodes_ > most_nodes) throw TooManyNodes();
+    count(1, mark);
     section.place = place(mark);
     Open state;
     state.section = std::move(section);
@@ -89,11 +115,11 @@ class Builder : public YAML::EventHandler {
     open_.pop_back();
     if (done.anchor) anchors_[done.anchor] = {done.section, num_nodes_ - done.first_node + 1};
     const Place where = done.section.place;
-    finish(std::move(done.section), where, done.anchor);
+    finish(std::move(done.section), where);
   }
 
   /// Hands a finished node to the list or map that is open, or makes it the root.
-  void finish(Section section, const Place& where, YAML::anchor_t) {
+  void finish(Section section, const Place& where) {
     if (open_.empty()) {
       root = std::move(section);
       return;
@@ -147,7 +173,7 @@ class Builder : public YAML::EventHandler {
     std::string text;
     for (const Open& level : open_) {
       if (level.section.is_map()) {
-        if (level.has_key) text += (text.empty() ? "" : ".") + level.key;
+        if (level.has_key && !level.key.empty()) text += (text.empty() ? "" : ".") + level.key;
       } else {
         text += fmt::format("[{}]", level.section.items.size());
       }
@@ -155,6 +181,7 @@ class Builder : public YAML::EventHandler {
     return text;
   }
 
+  std::string_view text_;
   Place origin_;
   ProblemList& problems_;
   std::vector<Open> open_;
@@ -162,44 +189,83 @@ class Builder : public YAML::EventHandler {
   size_t num_nodes_ = 0;
 };
 
-/// yaml-cpp takes some control characters for the end of the file.
-bool has_control_characters(std::string_view text, Place& place, ProblemList& problems) {
+/// What makes a byte no part of a text in UTF-8, or "". yaml-cpp lets foreign bytes pass and takes some
+/// control characters for the end of the file.
+std::string foreign(std::string_view text, size_t i) {
+  const auto c = static_cast<unsigned char>(text[i]);
+  if ((c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f) {
+    return fmt::format("it has the control character 0x{:02x}", c);
+  }
+  const auto continues = [&](size_t at) { return at < text.size() && (text[at] & 0xC0) == 0x80; };
+  const size_t more = c < 0x80 ? 0 : c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : 1;
+  bool whole = (c & 0xC0) != 0x80 || (i > 0 && (text[i - 1] & 0x80));
+  for (size_t k = 1; k <= more && (c & 0xC0) != 0x80; ++k) whole = whole && continues(i + k);
+  return whole && c < 0xF8 ? "" : fmt::format("the byte 0x{:02x} is not UTF-8", c);
+}
+
+bool is_text(std::string_view text, const Place& origin, ProblemList& problems) {
   for (size_t i = 0, line = 1, begin = 0; i < text.size(); ++i) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    if (c == '\n') {
+    const std::string why = foreign(text, i);
+    if (!why.empty()) {
+      const Place here{origin.origin, static_cast<int>(line), static_cast<int>(i - begin + 1), origin.layer};
+      problems.add(origin.line == 0 ? origin : here, "", "not a YAML text: " + why);
+      return false;
+    }
+    if (text[i] == '\n') {
       ++line;
       begin = i + 1;
-    } else if ((c < 0x20 && c != '\t' && c != '\r') || c == 0x7f) {
-      if (place.line != 0)
-        place = {place.origin, static_cast<int>(line), static_cast<int>(i - begin + 1), place.layer};
-      problems.add(place, "", fmt::format("not a YAML text: it has the control character 0x{:02x}", c));
-      return true;
     }
   }
-  return false;
+  return true;
+}
+
+/// yaml-cpp's words for the commonest mistakes, in ours.
+std::string explain(const YAML::Exception& error, std::string_view text) {
+  size_t begin = 0;
+  for (int line = 0; line < error.mark.line && begin != std::string::npos; ++line) {
+    begin = text.find('\n', begin);
+    if (begin != std::string::npos) ++begin;
+  }
+  if (begin != std::string::npos) {
+    const size_t content = text.find_first_not_of(" \t", begin);
+    if (text.substr(begin, content - begin).find('\t') != std::string::npos) {
+      return "this line is indented with a tab; valid: spaces";
+    }
+  }
+  static const std::map<std::string, std::string> words = {
+      {YAML::ErrorMsg::END_OF_MAP_FLOW, "a '{' is not closed"},
+      {YAML::ErrorMsg::END_OF_SEQ_FLOW, "a '[' is not closed"},
+      {YAML::ErrorMsg::END_OF_MAP, "this line does not fit the section's indentation"},
+      {YAML::ErrorMsg::MAP_VALUE, "there is a ':' where none may be; texts with ': ' need quotes"},
+      {YAML::ErrorMsg::UNKNOWN_ANCHOR, "this alias (*name) has no anchor (&name) before it"},
+      {YAML::ErrorMsg::UNKNOWN_TOKEN, "a text cannot begin with this character; it needs quotes"},
+      {YAML::ErrorMsg::BAD_FILE, "the lists or sections are nested too deeply"}};
+  const auto found = words.find(error.msg);
+  return found == words.end() ? error.msg : found->second;
 }
 
 }  // namespace
 
 std::optional<Section> parse_yaml(std::string_view text, const Place& origin, ProblemList& problems) {
   Place place = origin;
-  if (has_control_characters(text, place, problems)) return std::nullopt;
+  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);  // a byte order mark
+  if (!is_text(text, origin, problems)) return std::nullopt;
   std::istringstream stream{std::string(text)};
-  Builder builder(origin, problems);
+  Builder builder(text, origin, problems);
   try {
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(builder)) return Section();
-    Builder second(origin, problems);
+    Builder second(text, origin, problems);
     if (parser.HandleNextDocument(second))
       problems.add(second.root.place, "", "a recipe is one YAML document, but a second begins here");
   } catch (const YAML::Exception& error) {
     if (origin.line != 0 && !error.mark.is_null()) {
       place = {origin.origin, error.mark.line + 1, error.mark.column + 1, origin.layer};
     }
-    problems.add(place, "", "not valid YAML: " + error.msg);
+    problems.add(place, "", "not valid YAML: " + explain(error, text));
     return std::nullopt;
-  } catch (const TooManyNodes&) {
-    problems.add(place, "", "the aliases expand to too many values");
+  } catch (const Unreadable& error) {
+    problems.add(error.place, "", "not valid YAML: " + error.what);
     return std::nullopt;
   }
   return std::move(builder.root);
