@@ -8,8 +8,8 @@
 
 namespace tessera {
 
-Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots)
-    : parameters_(std::move(parameters)), slot_names_(std::move(slots)) {
+Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots, double learning_rate)
+    : parameters_(std::move(parameters)), slot_names_(std::move(slots)), base_learning_rate_(learning_rate) {
   const torch::NoGradGuard no_grad;
   at::TensorOptions options = at::kFloat;
   for (const auto& slot : slot_names_) {

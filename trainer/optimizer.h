@@ -14,7 +14,7 @@ namespace tessera {
 /// parameter's shape. An optimizer is a class that names its slots and updates one block of one parameter.
 class Optimizer {
  public:
-  Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots);
+  Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots, double learning_rate);
   virtual ~Optimizer() = default;
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -27,6 +27,8 @@ class Optimizer {
             const at::Tensor& gradient_scale = {});
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  /// The recipe's, which the schedule multiplies.
+  double base_learning_rate() const { return base_learning_rate_; }
 
   /// Live tensors under "slot/parameter": read them to save, write into them to load.
   std::vector<std::pair<std::string, at::Tensor>> state() const;
@@ -71,6 +73,7 @@ class Optimizer {
 
   std::vector<Parameter> parameters_;
   std::vector<std::string> slot_names_;
+  double base_learning_rate_;
   std::vector<std::vector<at::Tensor>> slots_;  // [slot][parameter]
   at::Tensor steps_;  // 0-dim float32 on the device: a skipped step is known only there
   bool use_aten_ = false;

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "recipes/fields.h"
+
 namespace tessera {
 
 /// A trainable tensor as the optimizer sees it. The model computes with `working` (float32, bfloat16 or
@@ -24,6 +26,12 @@ struct ParameterGroup {
   double learning_rate_scale = 1.0;
   double weight_decay_scale = 1.0;
 };
+template <class V>
+void fields(ParameterGroup& t, V& v) {
+  v("pattern", t.pattern, "names of parameters, shell style: * ? [a-z], where * also matches dots", required);
+  v("learning_rate_scale", t.learning_rate_scale, "factor of the learning rate", at_least(0));
+  v("weight_decay_scale", t.weight_decay_scale, "factor of the weight decay; 0: none", at_least(0));
+}
 
 /// The trainable parameters (requires_grad) of a module in its own order, tied ones once, under their first
 /// name. Where `working` is not float32, the module's own tensors are replaced by copies of that type, and

@@ -1,16 +1,16 @@
 // Runs an optimizer on numbers from standard input, for tests/trainer/test_optimizers_oracle.py.
-// usage: tool_optimizer NAME key=value… shapes=3x5,7 steps=N [working=bfloat16] [gradient=bfloat16] [aten=1]
-// [clip=1.0] stdin: float32 initial values of all parameters, then the gradients of each step; stdout:
-// masters, working copies, state.
+// usage: tool_optimizer "name: adamw\nlearning_rate: 0.1" shapes=3x5,7 steps=N [working=bfloat16]
+// [gradient=bfloat16] [aten=1] [clip=1.0] stdin: float32 initial values of all parameters, then the gradients
+// of each step; stdout: masters, working copies, state.
 #include <torch/torch.h>
 
 #include <iostream>
 #include <map>
 #include <sstream>
 
+#include "tests/tools/choice.h"
 #include "trainer/gradients.h"
-#include "trainer/optimizers/adamw.h"
-#include "trainer/optimizers/sgd.h"
+#include "trainer/optimizers/optimizers.h"
 
 namespace {
 
@@ -50,23 +50,6 @@ std::vector<std::vector<int64_t>> read_shapes() {
   return shapes;
 }
 
-std::unique_ptr<Optimizer> make(const std::string& name, std::vector<Parameter> parameters) {
-  if (name == "adamw") {
-    AdamwOptions options;
-    options.beta1 = number("beta1", 0.9);
-    options.beta2 = number("beta2", 0.999);
-    options.epsilon = number("epsilon", 1e-8);
-    options.weight_decay = number("weight_decay", 0.01);
-    options.bias_correction = number("bias_correction", 1) != 0;
-    return std::make_unique<Adamw>(std::move(parameters), options);
-  }
-  SgdOptions options;
-  options.momentum = number("momentum", 0.9);
-  options.nesterov = number("nesterov", 0) != 0;
-  options.weight_decay = number("weight_decay", 0);
-  return std::make_unique<Sgd>(std::move(parameters), options);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -80,13 +63,13 @@ int main(int argc, char** argv) {
     const at::Tensor master = read_tensor(shape);
     parameters.push_back({"p" + std::to_string(parameters.size()), master.to(type("working")), master});
   }
-  const auto optimizer = make(argv[1], parameters);
+  const auto optimizer = make_optimizer(read_choice(argv[1], optimizer_choices()), parameters);
   optimizer->use_aten(number("aten", 0) != 0);
   for (int step = 0; step < static_cast<int>(number("steps", 1)); ++step) {
     std::vector<at::Tensor> gradients;
     for (const auto& shape : shapes) gradients.push_back(read_tensor(shape).to(type("gradient")));
     const auto scale = scale_and_clip(global_norm(gradients), {}, number("clip", 0));
-    optimizer->step(number("learning_rate", 1e-3), gradients, scale.factor);
+    optimizer->step(optimizer->base_learning_rate(), gradients, scale.factor);
   }
   for (const auto& parameter : parameters) write_tensor(parameter.master);
   for (const auto& parameter : parameters) write_tensor(parameter.working);

@@ -11,12 +11,14 @@ SHAPES = [(3, 5), (1,), (129, 257), (7,), (2, 3, 11), (16385,), (4096,), (1, 204
 STEPS = 50
 
 
-def run(name, initial, gradients, **options):
+def run(name, initial, gradients, aten=0, clip=0.0, working="float32", gradient="float32", **options):
+    """`options` are keys of the recipe's section."""
     shapes = ",".join("x".join(map(str, shape)) for shape in SHAPES)
     data = b"".join(t.float().numpy().tobytes() for t in initial)
     data += b"".join(t.float().numpy().tobytes() for step in gradients for t in step)
-    arguments = [f"{key}={value}" for key, value in options.items()]
-    out = subprocess.run([TOOL, name, f"shapes={shapes}", f"steps={len(gradients)}", *arguments], input=data,
+    section = "\n".join(f"{key}: {value}" for key, value in {"name": name, **options}.items())
+    arguments = [f"aten={aten}", f"clip={clip}", f"working={working}", f"gradient={gradient}"]
+    out = subprocess.run([TOOL, section, f"shapes={shapes}", f"steps={len(gradients)}", *arguments], input=data,
                          stdout=subprocess.PIPE, check=True).stdout
     flat = torch.from_numpy(np.frombuffer(out, dtype=np.float32).copy())
     tensors = []
@@ -59,7 +61,7 @@ def check(ours, theirs, ulps=8):
 @pytest.mark.parametrize("aten", [0, 1])
 @pytest.mark.parametrize("options", [
     dict(learning_rate=1e-3, weight_decay=0.01), dict(learning_rate=0.05, beta1=0.8, beta2=0.98, epsilon=1e-6,
-                                                      weight_decay=0.1), dict(learning_rate=1e-2, weight_decay=0)])
+                                                      weight_decay=0.1), dict(learning_rate=0.01, weight_decay=0)])
 def test_adamw_equals_torch(options, aten):
     initial, gradients = problem(1)
     ours = run("adamw", initial, gradients, aten=aten, **options)
@@ -73,12 +75,12 @@ def test_adamw_equals_torch(options, aten):
 
 @pytest.mark.parametrize("aten", [0, 1])
 @pytest.mark.parametrize("options", [
-    dict(momentum=0.9), dict(momentum=0.9, nesterov=1, weight_decay=0.01), dict(momentum=0, weight_decay=0.1)])
+    dict(momentum=0.9), dict(momentum=0.9, nesterov="true", weight_decay=0.01), dict(momentum=0, weight_decay=0.1)])
 def test_sgd_equals_torch(options, aten):
     initial, gradients = problem(2)
     ours = run("sgd", initial, gradients, learning_rate=0.01, aten=aten, **options)
     theirs, optimizer = reference(lambda p: torch.optim.SGD(
-        p, lr=0.01, momentum=options["momentum"], nesterov=bool(options.get("nesterov", 0)),
+        p, lr=0.01, momentum=options["momentum"], nesterov="nesterov" in options,
         weight_decay=options.get("weight_decay", 0), foreach=False), initial, gradients)
     check(ours["masters"], theirs, ulps=32)
     if options["momentum"]:
@@ -107,8 +109,8 @@ def test_low_precision_copies_are_rounded_masters(working, aten):
 def test_google_bert_convention():
     """AdamWeightDecayOptimizer of google-research/bert: no bias correction, update = m / (sqrt(v) + eps) + decay x w."""
     initial, gradients = problem(5)
-    ours = run("adamw", initial, gradients, bias_correction=0, epsilon=1e-6, weight_decay=0.01, learning_rate=1e-3)
-    aten = run("adamw", initial, gradients, bias_correction=0, epsilon=1e-6, weight_decay=0.01, learning_rate=1e-3,
+    ours = run("adamw", initial, gradients, bias_correction="false", epsilon=1e-6, weight_decay=0.01, learning_rate=1e-3)
+    aten = run("adamw", initial, gradients, bias_correction="false", epsilon=1e-6, weight_decay=0.01, learning_rate=1e-3,
                aten=1)
     for i, start in enumerate(initial):
         w, m, v = start.double(), torch.zeros(start.shape).double(), torch.zeros(start.shape).double()

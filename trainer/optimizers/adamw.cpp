@@ -7,8 +7,9 @@
 #include "trainer/kernels/cpu/loops.h"
 
 namespace tessera {
+
 Adamw::Adamw(std::vector<Parameter> parameters, const AdamwOptions& options)
-    : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}), options_(options) {}
+    : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}, options.learning_rate), options_(options) {}
 
 void Adamw::begin_step(int64_t step) {
   if (!options_.bias_correction) return;

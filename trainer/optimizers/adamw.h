@@ -11,9 +11,24 @@ struct AdamwOptions {
   double epsilon = 1e-8;
   double weight_decay = 0.01;
   bool bias_correction = true;  ///< false: as Google's BERT (with epsilon 1e-6)
-  std::vector<std::string> no_decay;
   std::vector<ParameterGroup> groups;
 };
+template <class V>
+void fields(AdamwOptions& t, V& v) {
+  v("learning_rate", t.learning_rate, "step size at the height of the schedule", required, changeable,
+    above(0));
+  v("beta1", t.beta1, "decay per step of the average of gradients", changeable, at_least(0), below(1));
+  v("beta2", t.beta2, "decay per step of the average of squared gradients", changeable, at_least(0),
+    below(1));
+  v("epsilon", t.epsilon, "added to the root of the squares", changeable, above(0));
+  v("weight_decay", t.weight_decay,
+    "share of each weight that a step at learning rate 1 would remove; not of norms and biases", changeable,
+    at_least(0));
+  v("bias_correction", t.bias_correction,
+    "divide the averages by what they lack at the start (PyTorch); false: do not (Google's BERT, with "
+    "epsilon 1e-6)");
+  v("groups", t.groups, "other rates for some parameters; the last group that matches decides", changeable);
+}
 
 class Adamw : public Optimizer {
  public:

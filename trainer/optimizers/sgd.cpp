@@ -5,9 +5,12 @@
 #include "trainer/kernels/cpu/loops.h"
 
 namespace tessera {
+
 Sgd::Sgd(std::vector<Parameter> parameters, const SgdOptions& options)
-    : Optimizer(std::move(parameters), options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"}
-                                                             : std::vector<std::string>{}),
+    : Optimizer(
+          std::move(parameters),
+          options.momentum != 0 ? std::vector<std::string>{"momentum_buffer"} : std::vector<std::string>{},
+          options.learning_rate),
       options_(options) {}
 
 void Sgd::update(const Block& block) const {

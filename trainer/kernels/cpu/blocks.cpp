@@ -5,6 +5,7 @@
 #include "trainer/kernels/cpu/loops.h"
 
 namespace tessera::blocks {
+
 void load(const void* source, at::ScalarType type, float* destination, int64_t count, float scale) {
   if (type == at::kBFloat16) return loops::load_bfloat16(source, destination, count, scale);
   if (type == at::kHalf) return loops::load_half(source, destination, count, scale);
