@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "recipes/error.h"
 #include "recipes/values.h"
 
 /// Typed sections. A config struct has, beside it and found by argument-dependent lookup, one function that
@@ -128,9 +129,9 @@ bool read_fields(const Section& section, T& value, Problems& problems,
   if (!section.is_map() && section.kind != Section::Kind::null) {
     FieldLister keys;
     fields(value, keys);
-    std::string names;
-    for (const auto& row : keys.rows) names += (names.empty() ? "" : ", ") + row.key;
-    problems.add("", describe(section) + " is not a section; valid: a section with the keys " + names);
+    std::vector<std::string> names;
+    for (const auto& row : keys.rows) names.push_back(row.key);
+    problems.add("", describe(section) + " is not a section; valid: a section with the keys " + join(names));
     return false;
   }
   FieldReader reader(section, problems);
@@ -163,7 +164,11 @@ struct Value<T> {
     return read_fields(section, value, problems);
   }
   static Section write(const T& value) { return write_fields(value); }
-  static std::string valid(const Rules&) { return "section"; }
+  static std::string valid(const Rules&) {
+    std::vector<std::string> keys;
+    for (const auto& row : list_fields(T{})) keys.push_back(row.key);
+    return "{" + join(keys) + "}";
+  }
 };
 
 }  // namespace tessera

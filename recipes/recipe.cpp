@@ -60,28 +60,30 @@ const std::string* find(const std::vector<Flat>& all, const std::string& key) {
   return found == all.end() ? nullptr : &found->value;
 }
 
-bool is_changeable(const std::vector<FieldRow>& rows, const std::string& key) {
-  return std::any_of(rows.begin(), rows.end(),
-                     [&](const FieldRow& row) { return row.key == key && row.rules.changeable; });
+Rules rules_of(const std::vector<FieldRow>& rows, const std::string& key) {
+  const auto row = std::find_if(rows.begin(), rows.end(), [&](const FieldRow& r) { return r.key == key; });
+  return row == rows.end() ? Rules() : row->rules;
 }
 
-/// The fixed sections and the model say it key by key. A schedule may change wholly, an optimizer in its
-/// figures: its state stays what it is.
-bool is_changeable(const Recipe& recipe, const Catalog& catalog, const std::string& key) {
+/// May a key differ when a run resumes? The fixed sections and the model say it key by key. A schedule may
+/// change wholly, an optimizer in its figures: its state stays what it is. An objective has no state, but is
+/// what a run is about.
+Rules rules_of(const Recipe& recipe, const Catalog& catalog, const std::string& key) {
   const size_t dot = key.find('.');
   const std::string section = key.substr(0, dot), name = key.substr(dot + 1);
-  if (section == "schedule") return true;
-  if (section == "optimizer") return name != catalog.optimizer.key;
+  if (section == "schedule" || (section == "optimizer" && name != catalog.optimizer.key))
+    return make_rules(changeable);
+  if (section == "objective") return make_rules(new_phase);
   if (section == "model") {
     const ChoiceEntry* entry = catalog.model.find(recipe.model.name());
-    return entry && is_changeable(entry->options->list(), name);
+    return entry ? rules_of(entry->options->list(), name) : Rules();
   }
   Recipe copy = recipe;
   FieldLister lister;
   fields(copy, catalog, lister);
   const auto row =
       std::find_if(lister.rows.begin(), lister.rows.end(), [&](const auto& r) { return r.key == section; });
-  return row != lister.rows.end() && is_changeable(row->inside, name);
+  return row == lister.rows.end() ? Rules() : rules_of(row->inside, name);
 }
 
 }  // namespace
@@ -117,10 +119,13 @@ std::vector<Difference> differences(const Recipe& before, const Recipe& after, c
   for (const auto& [key, value] : old_values) {
     const std::string* now = find(new_values, key);
     if (now && *now == value) continue;
-    found.push_back({key, value, now ? *now : "", is_changeable(before, catalog, key)});
+    const Rules rules = rules_of(before, catalog, key);
+    found.push_back({key, value, now ? *now : "", rules.changeable, rules.changeable || rules.new_phase});
   }
   for (const auto& [key, value] : new_values) {
-    if (!find(old_values, key)) found.push_back({key, "", value, is_changeable(after, catalog, key)});
+    if (find(old_values, key)) continue;
+    const Rules rules = rules_of(after, catalog, key);
+    found.push_back({key, "", value, rules.changeable, rules.changeable || rules.new_phase});
   }
   return found;
 }

@@ -61,6 +61,7 @@ std::string dump(const Recipe& recipe, const Catalog& catalog);
 struct Difference {
   std::string key, before, after;  ///< values as YAML on one line; "" where there is none
   bool changeable = false;         ///< harmless: a run may resume with it
+  bool new_phase = false;          ///< changeable, or a run may start with it from another run's checkpoint
   std::string text() const { return key + ": " + before + " -> " + after; }
 };
 

@@ -12,6 +12,7 @@ struct ChoiceTable;
 struct Rules {
   bool required = false;
   bool changeable = false;
+  bool new_phase = false;
   double lowest = -std::numeric_limits<double>::infinity();
   double highest = std::numeric_limits<double>::infinity();
   bool lowest_itself = true, highest_itself = true;
@@ -31,6 +32,12 @@ inline constexpr struct Required {
 inline constexpr struct Changeable {
   void add(Rules& rules) const { rules.changeable = true; }
 } changeable;
+
+/// May differ when a run starts from another run's checkpoint (run.resume: PATH), as a second phase on other
+/// data does.
+inline constexpr struct NewPhase {
+  void add(Rules& rules) const { rules.new_phase = true; }
+} new_phase;
 
 struct Bounds {
   double lowest, highest;

@@ -19,11 +19,12 @@ void fields(RunSection& t, V& v) {
   v("folder", t.folder,
     "where checkpoints, metrics and the resolved recipe go; relative to the working folder", required,
     changeable);
-  v("seed", t.seed, "seed of initial values, dropout, masking and the order of the data");
+  v("seed", t.seed, "seed of initial values, dropout, masking and the order of the data", new_phase);
   v("resume", t.resume,
     "`auto`: from the newest whole checkpoint in the folder, if there is one; `never`: refuse a folder that "
-    "has some; or "
-    "the path of a checkpoint or of another run's folder",
+    "has "
+    "some; or the path of a checkpoint or of another run's folder: start from that, and from this run's own "
+    "checkpoints once it has some",
     changeable);
 }
 void check(const RunSection& t, Problems& problems);
@@ -70,23 +71,25 @@ template <class V>
 void fields(DataSection& t, V& v) {
   v("train", t.train,
     "HDF5 token file made by `tessera prepare` (or NVIDIA's BERT HDF5), or several to mix by weight",
-    required);
+    required, new_phase);
   v("validation", t.validation, "the same for validation; without it nothing is evaluated", changeable);
   v("sequence_length", t.sequence_length, "tokens per sample, special tokens included", required,
-    range(2, 1 << 20));
+    range(2, 1 << 20), new_phase);
   v("tokenizer", t.tokenizer, "tokenizer.json or its folder; null: the one stored in the data file",
     changeable);
   v("pack", t.pack,
     "causal samples: `join` cuts them from all documents in a row with separators between, `documents` never "
     "crosses "
-    "from one document into the next");
-  v("shuffle", t.shuffle, "samples in an order drawn anew each epoch; false: as in the file");
+    "from one document into the next",
+    new_phase);
+  v("shuffle", t.shuffle, "samples in an order drawn anew each epoch; false: as in the file", new_phase);
   v("prefetch", t.prefetch, "steps whose batches are made ahead of time, in the background", changeable,
     range(0, 1000));
   v("short_sequence_probability", t.short_sequence_probability,
-    "sentence pairs: share of samples with a shorter target length, drawn at random", range(0, 1));
+    "sentence pairs: share of samples with a shorter target length, drawn at random", range(0, 1), new_phase);
   v("duplicate", t.duplicate,
-    "sentence pairs: passes over the documents, drawn differently, that make one epoch", range(1, 1000));
+    "sentence pairs: passes over the documents, drawn differently, that make one epoch", range(1, 1000),
+    new_phase);
 }
 
 enum class Precision { fp32, bf16, fp16 };
@@ -110,7 +113,8 @@ void fields(TrainSection& t, V& v) {
   v("steps", t.steps, "length of the run in optimizer steps; this or `epochs`", changeable, at_least(1));
   v("epochs", t.epochs, "length of the run in passes over the training data; this or `steps`", changeable,
     above(0));
-  v("global_batch", t.global_batch, "sequences per optimizer step, over all ranks", required, at_least(1));
+  v("global_batch", t.global_batch, "sequences per optimizer step, over all ranks", required, at_least(1),
+    new_phase);
   v("micro_batch", t.micro_batch,
     "sequences that one rank computes at a time; the rest of the global batch is accumulated", required,
     changeable, at_least(1));

@@ -60,6 +60,17 @@ TEST(Recipe, TellsWhatDiffers) {
                                           "optimizer.momentum:  -> 0.9 (harmless)"));
 }
 
+TEST(Recipe, TellsWhatASecondPhaseMayChange) {
+  const Recipe before = read(good);
+  const Recipe after =
+      read(good, {"data.sequence_length=64", "model.num_layers=2", "objective.mask_probability=0.2"});
+  const auto found = differences(before, after, catalog());
+  ASSERT_EQ(found.size(), 3);
+  EXPECT_FALSE(found[0].changeable || found[0].new_phase) << found[0].text();  // model
+  EXPECT_TRUE(!found[1].changeable && found[1].new_phase) << found[1].text();  // objective
+  EXPECT_TRUE(!found[2].changeable && found[2].new_phase) << found[2].text();  // data
+}
+
 TEST(Recipe, KnowsPlacesLater) {
   const Recipe recipe = read(good, {"data.validation=v.h5"});
   EXPECT_STREQ(recipe.error("data.train", "no such file").what(), "r.yaml:5:10 data.train: no such file");
