@@ -274,19 +274,27 @@ void File::read_slice(const std::string& name, Type type, const std::vector<int6
 }
 
 std::vector<int64_t> File::read_variable_row(const std::string& name, int64_t row) const {
+  return std::move(read_variable_rows(name, row, 1)[0]);
+}
+
+std::vector<std::vector<int64_t>> File::read_variable_rows(const std::string& name, int64_t row,
+                                                           int64_t count) const {
   Handle dataset = open_dataset(*this, id_, name);
   Handle stored(H5Dget_type(dataset), H5Tclose);
   if (H5Tget_class(stored) != H5T_VLEN)
     throw Error(fmt::format("{}: '{}' has no rows of varying length", path_, name));
   Handle type(H5Tvlen_create(H5T_NATIVE_INT64), H5Tclose);
-  Handle source = select(path_, name, dataset, {row}, {1});
-  Handle one = space_of({1});
-  hvl_t values{};
-  check(H5Dread(dataset, type, one, source, H5P_DEFAULT, &values), path_,
+  Handle source = select(path_, name, dataset, {row}, {count});
+  Handle rows = space_of({count});
+  std::vector<hvl_t> values(count);
+  check(H5Dread(dataset, type, rows, source, H5P_DEFAULT, values.data()), path_,
         fmt::format("cannot read row {} of dataset '{}'", row, name));
-  const auto* first = static_cast<const int64_t*>(values.p);
-  std::vector<int64_t> result(first, first + values.len);
-  H5Dvlen_reclaim(type, one, H5P_DEFAULT, &values);
+  std::vector<std::vector<int64_t>> result;
+  for (const hvl_t& value : values) {
+    const auto* first = static_cast<const int64_t*>(value.p);
+    result.emplace_back(first, first + value.len);
+  }
+  H5Dvlen_reclaim(type, rows, H5P_DEFAULT, values.data());
   return result;
 }
 

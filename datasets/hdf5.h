@@ -77,8 +77,10 @@ class File {
   void read(const std::string& name, Type type, void* data) const;
   void read_slice(const std::string& name, Type type, const std::vector<int64_t>& offset,
                   const std::vector<int64_t>& shape, void* data) const;
-  /// Row `row` of a dataset of variable-length integer rows.
+  /// Row `row`, or `count` rows from it on, of a dataset of variable-length integer rows.
   std::vector<int64_t> read_variable_row(const std::string& name, int64_t row) const;
+  std::vector<std::vector<int64_t>> read_variable_rows(const std::string& name, int64_t row,
+                                                       int64_t count) const;
 
   void set_attribute(const std::string& object, const std::string& name, const std::string& value);
   void set_attribute(const std::string& object, const std::string& name, int64_t value);

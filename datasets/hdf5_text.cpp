@@ -99,8 +99,10 @@ void File::write_text(const std::string& name, const std::string& text) {
   Handle type = text_type(text.size());
   Handle link(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
   H5Pset_create_intermediate_group(link, 1);
+  Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation, false);  // equal content makes equal files
   Handle dataset(
-      check(H5Dcreate2(id_, name.c_str(), type, space_of({}), link, H5P_DEFAULT, H5P_DEFAULT), path_, what),
+      check(H5Dcreate2(id_, name.c_str(), type, space_of({}), link, creation, H5P_DEFAULT), path_, what),
       H5Dclose);
   check(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, text.c_str()), path_, what);
 }

@@ -31,14 +31,13 @@ TokenFileHeader read_header(const hdf5::File& file) {
 
 }  // namespace
 
-bool TokenFile::recognise(const std::string& path) {
-  const auto file = hdf5::File::open(path);
+bool TokenFile::recognise(const hdf5::File& file) {
   return file.has_attribute("/", "format") && file.text_attribute("/", "format") == token_format::name;
 }
 
 TokenFile::TokenFile(const std::string& path, Verify verify) : path_(path), file_(path) {
   const auto file = hdf5::File::open(path);
-  if (!file.has_attribute("/", "format") || file.text_attribute("/", "format") != token_format::name) {
+  if (!recognise(file)) {
     throw Error(
         fmt::format("{}: is an HDF5 file but not a token file; make one with: tessera prepare", path));
   }

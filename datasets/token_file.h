@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "datasets/hdf5.h"
 #include "datasets/mapped_file.h"
 #include "datasets/tokenizer.h"
 
@@ -30,7 +31,7 @@ class TokenFile {
   explicit TokenFile(const std::string& path, Verify verify = Verify::small);
 
   /// Whether the file's head says that it is one of ours.
-  static bool recognise(const std::string& path);
+  static bool recognise(const hdf5::File& file);
 
   const std::string& path() const { return path_; }
   const TokenFileHeader& header() const { return header_; }

@@ -1,0 +1,88 @@
+#include "datasets/open.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "datasets/hdf5.h"
+#include "datasets/paths.h"
+#include "datasets/sources.h"
+#include "recipes/error.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Every kind of file that can be trained on: one file and one line here each.
+const std::vector<Source>& sources() {
+  static const std::vector<Source> table{token_file_source(), nvidia_bert_source()};
+  return table;
+}
+
+/// The HDF5 files that the paths name, folders with all below them.
+std::vector<std::string> list_files(const std::vector<std::string>& paths) {
+  std::vector<std::string> files;
+  for (const auto& path : paths) {
+    require_exists(path);
+    if (!fs::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    std::vector<std::string> found;
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      const auto extension = entry.path().extension();
+      const bool hidden = entry.path().string().find("/.") != std::string::npos;
+      if (!hidden && (extension == ".h5" || extension == ".hdf5")) found.push_back(entry.path());
+    }
+    if (found.empty()) throw Error(fmt::format("{}: no .h5 or .hdf5 file in this folder", path));
+    std::sort(found.begin(), found.end());
+    files.insert(files.end(), found.begin(), found.end());
+  }
+  if (files.empty()) throw Error("no data file is given");
+  return files;
+}
+
+const Source& source_of(const std::string& path) {
+  const auto file = hdf5::File::open(path);
+  std::vector<std::string> names;
+  for (const auto& source : sources()) {
+    if (source.recognise(file)) return source;
+    names.emplace_back(source.name);
+  }
+  throw Error(fmt::format(
+      "{}: an HDF5 file of unknown content; valid: {} (tessera prepare makes token files from text)", path,
+      join(names)));
+}
+
+/// The one source of all the files.
+const Source& common_source(const std::vector<std::string>& files) {
+  const Source& first = source_of(files.front());
+  for (const auto& file : files) {
+    const Source& other = source_of(file);
+    if (&other != &first) {
+      throw Error(fmt::format("{} is a {}, but {} is a {}: data of one recipe entry must be of one kind",
+                              files.front(), first.name, file, other.name));
+    }
+  }
+  return first;
+}
+
+}  // namespace
+
+DatasetPtr open_dataset(const std::vector<std::string>& paths, const OpenOptions& options) {
+  const auto files = list_files(paths);
+  return common_source(files).open(files, options);
+}
+
+DatasetFacts describe_dataset(const std::vector<std::string>& paths, bool verify) {
+  const auto files = list_files(paths);
+  const Source& source = common_source(files);
+  DatasetFacts facts = source.describe(files, verify);
+  facts.kind = source.name;
+  facts.num_files = static_cast<int64_t>(files.size());
+  return facts;
+}
+
+}  // namespace tessera
