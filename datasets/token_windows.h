@@ -1,11 +1,9 @@
 #pragma once
 #include "datasets/dataset.h"
 #include "datasets/token_file.h"
+#include "recipes/sections.h"
 
 namespace tessera {
-
-/// How documents fill sequences: joined end to end with a separator after each, or none crossing a document.
-enum class Pack { join, documents };
 
 struct WindowOptions {
   int64_t window = 0;  ///< tokens taken from the text per example

@@ -53,6 +53,7 @@ struct Value<DataSources> {
   static std::string valid(const Rules&) { return "path, or list of {path, weight}"; }
 };
 
+/// How documents fill sequences: joined end to end with a separator after each, or none crossing a document.
 enum class Pack { join, documents };
 inline std::vector<std::string> names_of(Pack) { return {"join", "documents"}; }
 
