@@ -32,8 +32,8 @@ def test_equal_to_transformers(total, warm_up, steps):
         pairs.append(("inverse_sqrt", lambda o: theirs.get_inverse_sqrt_schedule(o, steps)))
     for name, make in pairs:
         got, wanted = ours(total, name=name, warm_up=warm_up), factors(make, count)
-        if name == "cosine":  # theirs rises again past the end of the run
-            got, wanted = got[:total + 1], wanted[:total + 1]
+        if name == "cosine":  # theirs rises again after the end, or is 1 there without a decay
+            got, wanted = got[:total], wanted[:total]
         assert got == pytest.approx(wanted, abs=1e-12), name
 
 
