@@ -78,7 +78,7 @@ class Loader {
           if (first > dataset_->size() - options_.global_batch) return std::nullopt;
           return std::exchange(first, first + options_.global_batch);
         },
-        [this](int64_t first) { return load(first); }, options_.threads,
+        [this](int64_t first) { return load(first); }, std::max(1, options_.threads),
         std::max(options_.prefetch, options_.threads));
   }
 

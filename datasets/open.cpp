@@ -8,7 +8,9 @@
 #include "datasets/hdf5.h"
 #include "datasets/paths.h"
 #include "datasets/sources.h"
+#include "datasets/views.h"
 #include "recipes/error.h"
+#include "recipes/random.h"
 
 namespace tessera {
 namespace {
@@ -74,6 +76,41 @@ const Source& common_source(const std::vector<std::string>& files) {
 DatasetPtr open_dataset(const std::vector<std::string>& paths, const OpenOptions& options) {
   const auto files = list_files(paths);
   return common_source(files).open(files, options);
+}
+
+namespace {
+
+OpenOptions options_of(const DataSection& data, ExampleKind kind, uint64_t seed) {
+  return {.kind = kind,
+          .sequence_length = data.sequence_length,
+          .seed = seed,
+          .pack = data.pack,
+          .short_sequence_probability = data.short_sequence_probability,
+          .duplicate = static_cast<int>(data.duplicate)};
+}
+
+}  // namespace
+
+TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed) {
+  TrainingData result;
+  std::vector<DatasetPtr> endless;
+  std::vector<double> weights;
+  for (const auto& source : data.train.sources) {
+    const uint64_t own = mix(seed, weights.size());
+    const auto dataset = open_dataset({source.path}, options_of(data, kind, own));
+    result.epoch_size += dataset->size();
+    endless.push_back(epochs(dataset, own, data.shuffle));
+    weights.push_back(source.weight);
+  }
+  result.samples = endless.size() == 1 ? endless.front() : mixed(std::move(endless), weights, seed);
+  return result;
+}
+
+DatasetPtr open_validation_data(const DataSection& data, ExampleKind kind, uint64_t seed) {
+  if (!data.validation) return nullptr;
+  OpenOptions options = options_of(data, kind, seed);
+  options.duplicate = 1;
+  return open_dataset({*data.validation}, options);
 }
 
 DatasetFacts describe_dataset(const std::vector<std::string>& paths, bool verify) {

@@ -28,6 +28,19 @@ struct OpenOptions {
 /// that cannot give such examples, different tokenizers, and text too short for one sequence.
 DatasetPtr open_dataset(const std::vector<std::string>& paths, const OpenOptions& options);
 
+/// The samples of a run, endless, and how many make an epoch.
+struct TrainingData {
+  DatasetPtr samples;
+  int64_t epoch_size = 0;
+};
+
+/// What `data.train` names, in epochs, shuffled if so said, several sources mixed by weight. Errors as
+/// open_dataset().
+TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed);
+
+/// What `data.validation` names, finite and always in the same order; null where it names nothing.
+DatasetPtr open_validation_data(const DataSection& data, ExampleKind kind, uint64_t seed);
+
 /// What is in a dataset, without its examples.
 struct DatasetFacts {
   std::string kind;  ///< "token file", "NVIDIA BERT"

@@ -1,14 +1,14 @@
 #pragma once
 #include "datasets/dataset.h"
 #include "datasets/token_file.h"
-#include "recipes/sections.h"
+#include "recipes/sections.h"  // Pack
 
 namespace tessera {
 
 struct WindowOptions {
   int64_t window = 0;  ///< tokens taken from the text per example
-  int64_t stride =
-      0;  ///< from one window's start to the next one's; window - 1 where the last token is only a label
+  /// From one window's start to the next one's; window - 1 where the last token is only a label.
+  int64_t stride = 0;
   Pack pack = Pack::join;
   int32_t separator = -1;  ///< after each document, counted as its last token; -1 = none
   int32_t prefix = -1;     ///< before the window ([CLS]), not counted in it; -1 = none

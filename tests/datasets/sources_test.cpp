@@ -180,6 +180,34 @@ TEST_F(Open, JoinsFilesOfOneKind) {
   EXPECT_EQ(facts.tokenizer_json, "{\"numbers\": true}");
 }
 
+TEST_F(Open, RecipesMixSourcesByWeight) {
+  DataSection section;
+  section.sequence_length = 4;
+  section.train.sources = {{token_file("a", {std::vector<std::vector<int32_t>>(100, {10, 11, 12, 13})}), 3},
+                           {token_file("b", {std::vector<std::vector<int32_t>>(50, {20, 21, 22, 23})}), 1}};
+  const auto mix = open_training_data(section, ExampleKind::causal, 1);
+  EXPECT_EQ(mix.epoch_size, 150);
+  int from_first = 0;
+  for (int64_t i = 0; i < 10'000; ++i) {
+    const Example example = mix.samples->get(i);
+    ASSERT_EQ(example.index, i);
+    from_first += example.tokens[0] < 20;
+  }
+  EXPECT_EQ(from_first, 7500);
+  EXPECT_EQ(open_validation_data(section, ExampleKind::causal, 1), nullptr);
+  section.validation = at("b.h5");
+  EXPECT_EQ(open_validation_data(section, ExampleKind::causal, 1)->size(), 50);
+}
+
+TEST_F(Open, RecipesMayForbidShuffling) {
+  DataSection section;
+  section.sequence_length = 1;
+  section.shuffle = false;
+  section.train.sources = {{token_file("a", {{{10, 11, 12}}}), 1}};
+  const auto data = open_training_data(section, ExampleKind::causal, 1);
+  for (int64_t i = 0; i < 9; ++i) EXPECT_EQ(data.samples->get(i).tokens[0], 10 + i % 3);
+}
+
 TEST_F(Open, MistakesAreExplained) {
   const auto refused = [&](const std::vector<std::string>& paths, const OpenOptions& options = {}) {
     return error_of([&] { open_dataset(paths, options); });
