@@ -2,7 +2,8 @@
 //   tool_tokenizer encode FILE < texts          ids by the fast path | ids | begin:end …
 //   tool_tokenizer decode FILE 0|1 < ids        the text, in hexadecimal; 1 skips special tokens
 //   tool_tokenizer json FILE
-//   tool_tokenizer bench FILE TEXT THREADS SECONDS
+//   tool_tokenizer train wordpiece|byte_level_bpe TEXT VOCAB_SIZE MIN_FREQUENCY LOWERCASE     tokenizer.json;
+//   counts by line tool_tokenizer bench FILE TEXT THREADS SECONDS
 #include "datasets/tokenizer.h"
 
 #include <chrono>
@@ -12,6 +13,7 @@
 #include <sstream>
 #include <thread>
 
+#include "datasets/tokenizer/train.h"
 #include "recipes/error.h"
 
 namespace {
@@ -96,9 +98,30 @@ void bench(const Tokenizer& tokenizer, const char* path, int num_threads, double
   } while (Clock::now() < end);
 }
 
+/// Counts in two parts that are merged, as several threads would.
+void train(const std::vector<std::string>& arguments) {
+  tessera::TrainerOptions options;
+  if (arguments.size() < 6) throw tessera::Error("train: too few arguments");
+  options.kind = tessera::trainer_kind(arguments.at(1));
+  options.vocab_size = std::stoll(arguments.at(3));
+  options.min_frequency = std::stoll(arguments.at(4));
+  options.lowercase = arguments.at(5) == "1";
+  options.special_tokens.assign(arguments.begin() + 6, arguments.end());
+  tessera::WordCounter odd(options), even(options);
+  bool is_odd = false;
+  for (const std::string& line : lines_of(arguments.at(2).c_str()))
+    ((is_odd = !is_odd) ? odd : even).add(line);
+  even.merge(std::move(odd));
+  std::cout << tessera::train(options, even)->json();
+}
+
 int run(const std::vector<std::string>& arguments) {
   if (arguments.size() < 2) return 2;
   const std::string& verb = arguments[0];
+  if (verb == "train") {
+    train(arguments);
+    return 0;
+  }
   const TokenizerPtr tokenizer = Tokenizer::load(arguments[1]);
   if (verb == "encode") encode(*tokenizer);
   if (verb == "decode") decode(*tokenizer, arguments.at(2) == "1");
