@@ -29,6 +29,7 @@ void register_cuda_kernels(const Kernels& kernels) { cuda_kernels() = &kernels; 
 
 const Kernels& kernels_for(const at::Tensor& data) {
   if (data.is_cuda() && cuda_kernels()) return *cuda_kernels();
+  if (data.is_cpu() && data.scalar_type() != at::kDouble) return cpu_kernels();
   return generic_kernels();
 }
 

@@ -2,6 +2,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace tessera {
 
@@ -20,6 +22,8 @@ struct DropoutSite {
 };
 
 enum class Activation { gelu_erf, gelu_tanh, relu };
+/// As recipes name them.
+inline std::vector<std::string> names_of(Activation) { return {"gelu", "gelu_tanh", "relu"}; }
 
 /// sum = residual + dropout(x + bias); normed = (sum - mean) * rstd * weight + shift, over the last
 /// dimension. bias, residual and (weight, shift) may each be undefined: no such addend, no norm. All [rows,
@@ -80,6 +84,8 @@ const Kernels& kernels_for(const at::Tensor& data);
 /// Compositions of ATen operations that run on every device: the reference that the others are tested
 /// against.
 const Kernels& generic_kernels();
+/// For float32, bfloat16 and float16 on the CPU.
+const Kernels& cpu_kernels();
 
 /// Called once by the GPU plug-in when it is loaded.
 void register_cuda_kernels(const Kernels& kernels);

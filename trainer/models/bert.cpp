@@ -1,5 +1,6 @@
 #include "trainer/models/bert.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include "recipes/error.h"
@@ -153,6 +154,12 @@ NameMap Bert::name_map() const {
 }
 
 }  // namespace
+
+void check(const BertConfig& t, Problems& problems) {
+  if (t.hidden_size % t.num_heads != 0) {
+    problems.add("num_heads", fmt::format("{} does not divide hidden_size {}", t.num_heads, t.hidden_size));
+  }
+}
 
 ModelPtr make_bert(const BertConfig& config) { return std::make_shared<Bert>(config); }
 

@@ -1,5 +1,6 @@
 #include "trainer/models/gpt.h"
 
+#include <fmt/format.h>
 #include <torch/torch.h>
 
 #include <cmath>
@@ -166,6 +167,12 @@ NameMap Gpt::name_map() const {
 }
 
 }  // namespace
+
+void check(const GptConfig& t, Problems& problems) {
+  if (t.hidden_size % t.num_heads != 0) {
+    problems.add("num_heads", fmt::format("{} does not divide hidden_size {}", t.num_heads, t.hidden_size));
+  }
+}
 
 ModelPtr make_gpt(const GptConfig& config) { return std::make_shared<Gpt>(config); }
 
