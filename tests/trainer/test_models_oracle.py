@@ -45,7 +45,7 @@ def shake(model, seed):
 
 def batch_for(kind, sizes, batch, sequence, seed, padded):
     random = numpy.random.default_rng(seed)
-    tokens = random.integers(0, sizes["vocab_size"], (batch, sequence))
+    tokens = random.integers(1, sizes["vocab_size"], (batch, sequence))  # transformers drops the gradient of BERT's 0
     lengths = random.integers(sequence // 2, sequence + 1, batch) if padded else numpy.full(batch, sequence)
     mask = (numpy.arange(sequence) < lengths[:, None]).astype(numpy.int64)
     if kind != "bert":

@@ -30,10 +30,10 @@ struct TokenLoss {
 };
 
 /// Cross-entropy of softmax(x weight^T + bias) against labels: x [n, hidden], weight [classes, hidden],
-/// labels [n]. The logits never exist as a whole where they would be large, and never twice: their gradient
-/// overwrites them.
+/// labels [n]. At most `chunk_bytes` of logits exist at a time, and never twice: their gradient overwrites
+/// them.
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               const at::Tensor& labels);
+                               const at::Tensor& labels, int64_t chunk_bytes = int64_t{256} << 20);
 
 /// Runs body(x) without keeping what its backward needs, and runs it again in backward. `parameters` are
 /// those that body uses. The body must be a pure function of x and parameters.

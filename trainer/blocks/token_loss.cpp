@@ -10,8 +10,6 @@ namespace {
 
 using Gradients = BackwardNode::Gradients;
 
-constexpr int64_t chunk_bytes = int64_t{256} << 20;  // of logits at a time
-
 struct Saved {
   at::Tensor x, weight,
       logits_gradient;               // a single chunk: products wait for backward, where the scale is known
@@ -28,7 +26,8 @@ TokenLoss whole(Saved& saved, const at::Tensor& bias, const at::Tensor& labels, 
 
 // Rows chunk by chunk; the weight's gradient is summed in float32 over chunks.
 TokenLoss chunked(Saved& saved, const at::Tensor& bias, const at::Tensor& labels, int64_t rows, bool keep) {
-  TokenLoss total{at::zeros({}, saved.x.options().dtype(at::kFloat)), {}};
+  TokenLoss total{
+      at::zeros({}, saved.x.options().dtype(at::promote_types(saved.x.scalar_type(), at::kFloat))), {}};
   total.correct = at::zeros_like(total.sum);
   if (keep) saved.d_x = at::empty_like(saved.x);
   for (int64_t begin = 0; begin < saved.x.size(0); begin += rows) {
@@ -55,7 +54,6 @@ Gradients backward(const Saved& saved, const at::Tensor& scale, bool has_bias, B
   const at::ScalarType type = saved.x.scalar_type();
   if (saved.logits_gradient.defined()) {
     const at::Tensor& d_logits = saved.logits_gradient;
-    const at::Tensor factor = scale.to(type);
     if (node.wanted(0)) result[0] = multiply_transposed(d_logits, saved.weight.t()).mul_(scale);
     if (node.wanted(1)) result[1] = multiply_transposed(d_logits.t(), (saved.x * scale).to(type).t());
     if (has_bias && node.wanted(2)) result[2] = kernels_for(d_logits).column_sum(d_logits).mul_(scale);
@@ -70,7 +68,7 @@ Gradients backward(const Saved& saved, const at::Tensor& scale, bool has_bias, B
 }  // namespace
 
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               const at::Tensor& labels) {
+                               const at::Tensor& labels, int64_t chunk_bytes) {
   const bool keep = must_record({x, weight, bias});
   Saved saved{x.detach(), weight.detach(), {}, {}, {}, {}};
   TokenLoss loss;

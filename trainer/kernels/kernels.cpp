@@ -28,8 +28,9 @@ at::Tensor onednn_linear(const at::Tensor& a, const at::Tensor& b, const at::Ten
 void register_cuda_kernels(const Kernels& kernels) { cuda_kernels() = &kernels; }
 
 const Kernels& kernels_for(const at::Tensor& data) {
-  if (data.is_cuda() && cuda_kernels()) return *cuda_kernels();
-  if (data.is_cpu() && data.scalar_type() != at::kDouble) return cpu_kernels();
+  const bool plain = data.scalar_type() != at::kDouble;
+  if (data.is_cuda() && plain && cuda_kernels()) return *cuda_kernels();
+  if (data.is_cpu() && plain) return cpu_kernels();
   return generic_kernels();
 }
 

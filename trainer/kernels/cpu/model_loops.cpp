@@ -56,17 +56,24 @@ TESSERA_INLINE float tanh_inner(float x) {
 struct Words {
   uint32_t c0[lanes], c1[lanes], c2[lanes], c3[lanes];
 };
+TESSERA_INLINE void multiply(const uint32_t* __restrict a, uint32_t factor, uint32_t* __restrict high,
+                             uint32_t* __restrict low) {
+  for (int64_t i = 0; i < lanes; ++i) {
+    const uint64_t product = uint64_t{factor} * a[i];
+    high[i] = static_cast<uint32_t>(product >> 32);
+    low[i] = static_cast<uint32_t>(product);
+  }
+}
 // Philox4x32-10 on 16 counters; recipes/random.h has it for one.
 TESSERA_INLINE void philox_round(Words& w, uint32_t key0, uint32_t key1) {
+  uint32_t high0[lanes], low0[lanes], high1[lanes], low1[lanes];
+  multiply(w.c0, 0xD2511F53, high0, low0);
+  multiply(w.c2, 0xCD9E8D57, high1, low1);
   for (int64_t i = 0; i < lanes; ++i) {
-    const uint64_t p0 = uint64_t{0xD2511F53} * w.c0[i];
-    const uint64_t p1 = uint64_t{0xCD9E8D57} * w.c2[i];
-    const uint32_t next0 = static_cast<uint32_t>(p1 >> 32) ^ w.c1[i] ^ key0;
-    const uint32_t next2 = static_cast<uint32_t>(p0 >> 32) ^ w.c3[i] ^ key1;
-    w.c1[i] = static_cast<uint32_t>(p1);
-    w.c3[i] = static_cast<uint32_t>(p0);
-    w.c0[i] = next0;
-    w.c2[i] = next2;
+    w.c0[i] = high1[i] ^ w.c1[i] ^ key0;
+    w.c2[i] = high0[i] ^ w.c3[i] ^ key1;
+    w.c1[i] = low1[i];
+    w.c3[i] = low0[i];
   }
 }
 
