@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <unordered_set>
@@ -71,6 +73,14 @@ void check(const PrepareOptions& options) {
   }
 }
 
+void write_whole(const std::string& path, const std::string& content) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file << content;
+  file.close();
+  if (!file) throw Error(fmt::format("{}: cannot be written", path));
+  sync_to_disk(path);
+}
+
 }  // namespace
 
 std::string document_text(const TextBlock& block, const TextBlock::Document& document,
@@ -105,7 +115,6 @@ std::string document_text(const TextBlock& block, const TextBlock::Document& doc
 
 EncodedBlock encode_block(const TextBlock& block, const PrepareOptions& options) {
   EncodedBlock result;
-  result.bytes_done = block.bytes_done;
   for (const auto& document : block.documents) {
     const std::string text = document_text(block, document, options.json_field);
     const size_t first = result.tokens.size();
@@ -123,35 +132,70 @@ EncodedBlock encode_block(const TextBlock& block, const PrepareOptions& options)
   return result;
 }
 
-PrepareSummary prepare(const PrepareOptions& options) {
-  const auto start = Clock::now();
-  check(options);
+/// All inputs through `transform`, side by side; `use` gets the results in their order.
+template <class Out>
+static void for_each_block(const PrepareOptions& options, const char* stage,
+                           const std::function<Out(const TextBlock&)>& transform,
+                           const std::function<void(const Out&)>& use) {
   const std::vector<InputFile> inputs = list_inputs(options.inputs);
   int64_t total = 0;
   for (const auto& input : inputs) total += input.bytes;
-
-  OutputFolder output(options.output);
-  Splitter splitter(options, output.work());
-  PrepareSummary summary;
+  DocumentReader reader(inputs, options.documents);
   const int threads =
       options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
-  DocumentReader reader(inputs, options.documents);
-  OrderedPipeline<TextBlock, EncodedBlock> pipeline(
-      [&] { return reader.next(); }, [&](TextBlock block) { return encode_block(block, options); }, threads,
-      4 * threads);
-  while (auto block = pipeline.next()) {
-    splitter.add(*block, summary);
-    options.progress({"tokenising", block->bytes_done, total});
+  using Done = std::pair<int64_t, Out>;
+  OrderedPipeline<TextBlock, Done> pipeline(
+      [&] { return reader.next(); },
+      [&](const TextBlock& block) { return Done(block.bytes_done, transform(block)); }, threads, 4 * threads);
+  while (auto done = pipeline.next()) {
+    use(done->second);
+    options.progress({stage, done->first, total});
   }
+}
 
+TokenizerPtr train_tokenizer(const PrepareOptions& options) {
+  std::mutex mutex;
+  std::vector<WordCounter> idle;  // one per thread comes into being
+  const auto count = [&](const TextBlock& block) {
+    std::unique_lock lock(mutex);
+    WordCounter counter = idle.empty() ? WordCounter(options.trainer) : std::move(idle.back());
+    if (!idle.empty()) idle.pop_back();
+    lock.unlock();
+    for (const auto& document : block.documents)
+      counter.add(document_text(block, document, options.json_field));
+    lock.lock();
+    idle.push_back(std::move(counter));
+    return true;
+  };
+  for_each_block<bool>(options, "counting words", count, [](bool) {});
+  WordCounter all(options.trainer);
+  for (auto& counter : idle) all.merge(std::move(counter));
+  return train(options.trainer, all);
+}
+
+PrepareSummary prepare(const PrepareOptions& given) {
+  const auto start = Clock::now();
+  check(given);
+  list_inputs(given.inputs);  // complains before anything is made
+  OutputFolder output(given.output);
+  PrepareOptions options = given;
+  if (!options.tokenizer) options.tokenizer = train_tokenizer(options);
+
+  Splitter splitter(options, output.work());
+  PrepareSummary summary;
+  for_each_block<EncodedBlock>(
+      options, "tokenising", [&](const TextBlock& block) { return encode_block(block, options); },
+      [&](const EncodedBlock& block) { splitter.add(block, summary); });
   summary.train = splitter.train().finish();
   summary.validation = splitter.validation().finish();
   if (summary.train.num_documents == 0) {
     throw Error(
         fmt::format("{}: no document with a token in it for the training file", join(options.inputs)));
   }
-  summary.train_path = output.publish("train.h5");
+  write_whole(output.work() + "/tokenizer.json", options.tokenizer->json());
+  summary.tokenizer_path = output.publish("tokenizer.json");
   if (summary.validation.num_documents > 0) summary.validation_path = output.publish("validation.h5");
+  summary.train_path = output.publish("train.h5");
   summary.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return summary;
 }

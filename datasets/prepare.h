@@ -7,18 +7,20 @@
 #include "datasets/text_input.h"
 #include "datasets/token_file.h"
 #include "datasets/tokenizer.h"
+#include "datasets/tokenizer/train.h"
 
 namespace tessera {
 
 struct PrepareProgress {
-  const char* stage;  ///< what is being done: "training the tokenizer", "tokenising"
+  const char* stage;  ///< what is being done: "counting words", "tokenising"
   int64_t bytes_done, bytes_total;
 };
 
 struct PrepareOptions {
   std::vector<std::string> inputs;  ///< files and folders, see list_inputs()
-  std::string output;  ///< folder for train.h5, validation.h5 and tokenizer.json; made if need be
-  TokenizerPtr tokenizer;
+  std::string output;      ///< folder for train.h5, validation.h5 and tokenizer.json; made if need be
+  TokenizerPtr tokenizer;  ///< null: one is trained on the inputs
+  TrainerOptions trainer;  ///< for that
   DocumentRule documents = DocumentRule::blank_line;
   SentenceRule sentences = SentenceRule::paragraphs;
   std::string json_field = "text";
@@ -36,6 +38,7 @@ struct PrepareSummary {
   int64_t empty = 0;       ///< documents without a token
   TokenFileHeader train, validation;
   std::string train_path, validation_path;  ///< the second is empty where no document fell to it
+  std::string tokenizer_path;
   double seconds = 0;
 };
 
@@ -44,6 +47,9 @@ struct PrepareSummary {
 /// for inputs that are missing, damaged or without a document, for outputs that are there already, and where
 /// another process writes to `output`.
 PrepareSummary prepare(const PrepareOptions& options);
+
+/// Learns a tokenizer from the inputs, on all cores; the result does not depend on their number.
+TokenizerPtr train_tokenizer(const PrepareOptions& options);
 
 /// What prepare() does to one block of documents; a thread-safe function, apart for tests and for training
 /// tokenizers.
@@ -55,7 +61,7 @@ struct EncodedBlock {
   std::vector<int32_t> tokens;
   std::vector<uint32_t> sentences;  ///< starts, counted from the document's first token
   std::vector<Document> documents;
-  int64_t bytes = 0, bytes_done = 0;
+  int64_t bytes = 0;  ///< of text
 };
 EncodedBlock encode_block(const TextBlock& block, const PrepareOptions& options);
 

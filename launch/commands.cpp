@@ -2,10 +2,15 @@
 
 namespace tessera {
 
+std::function<int()> declare_prepare(CLI::App& app);
 std::function<int()> declare_train(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
+      {"prepare", "Make training data out of text",
+       "tessera prepare data/debian-en/text --output data/debian-en --train-tokenizer wordpiece --vocab-size "
+       "8192",
+       declare_prepare},
       {"train", "Train or resume what a recipe describes",
        "mpirun -n 2 tessera train recipes/bert/pretrain-mini.yaml train.steps=500", declare_train},
   };

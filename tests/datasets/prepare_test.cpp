@@ -165,6 +165,32 @@ TEST_F(Prepare, TokensAreThoseOfTheWholeText) {
   }
 }
 
+TEST_F(Prepare, TrainsATokenizerAndCutsNoTokenAtSentences) {
+  const auto input =
+      write("a.txt",
+            "One line. Another, \"quoted.\" More (e.g. this) follow!\n- An item\n- The last\n\nAgain one "
+            "line, and another.  Two  spaces.\n\n");
+  const std::string first = "One line. Another, \"quoted.\" More (e.g. this) follow!\n- An item\n- The last";
+  using Kind = TrainerOptions::Kind;
+  for (const Kind kind : {Kind::wordpiece, Kind::byte_level_bpe}) {
+    auto choice = options({input});
+    choice.tokenizer = nullptr;
+    choice.trainer.kind = kind;
+    choice.trainer.vocab_size = 300;
+    choice.overwrite = true;
+    std::set<std::string> files;
+    for (const int threads : {1, 3}) {
+      choice.threads = threads;
+      files.insert(bytes_of(prepare(choice).train_path));
+    }
+    EXPECT_EQ(files.size(), 1u);
+    const auto tokenizer = Tokenizer::load(at("out/tokenizer.json"));
+    EXPECT_EQ(tokenizer->json(), TokenFile(at("out/train.h5")).tokenizer_json());
+    EXPECT_EQ(documents(at("out/train.h5")).at(0), tokenizer->encode(first));
+    EXPECT_EQ(sentences(at("out/train.h5")).size(), 5u + 2u + 1u);
+  }
+}
+
 TEST_F(Prepare, DuplicatesGoWhenAsked) {
   auto choice = options({write("a.txt", "w10 w11\n\nw12\n\nw10 w11\n\nw12\n\nw10  w11\n")});
   choice.overwrite = true;
