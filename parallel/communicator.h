@@ -18,21 +18,24 @@ class Work {
   struct State {
     virtual ~State() = default;
     virtual bool done() = 0;
-    virtual void wait() = 0;  ///< throws what the operation threw, or on the watchdog's time-out
+    virtual void wait() = 0;       ///< throws what the operation threw, or on the watchdog's time-out
+    virtual double seconds() = 0;  ///< from start to end; 0 before its end
   };
   explicit Work(std::shared_ptr<State> state) : state_(std::move(state)) {}
   bool done() const { return !state_ || state_->done(); }
   void wait() const {
     if (state_) state_->wait();
   }
+  /// How long the operation took; 0 before its end and where there was nothing to do.
+  double seconds() const { return state_ ? state_->seconds() : 0; }
 
  private:
   std::shared_ptr<State> state_;
 };
 
-/// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its transport.
-/// Every operation must be called by all ranks of the group in the same order. Tensors are contiguous, on the
-/// transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
+/// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its
+/// transport. Every operation must be called by all ranks of the group in the same order. Tensors are
+/// contiguous, on the transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
 /// Errors: std::runtime_error naming the operation, the rank and the host.
 class Communicator {
  public:
@@ -41,6 +44,7 @@ class Communicator {
 
   int rank() const;
   int size() const;
+  at::Device device() const;  ///< where the tensors of operations live; the CPU for a group of one
 
   /// The ranks that passed the same colour, ordered by (key, rank).
   Communicator split(int color, int key) const;
@@ -49,7 +53,8 @@ class Communicator {
   Work all_reduce_async(const at::Tensor& tensor, Reduction reduction = Reduction::sum) const;
 
   /// input [size * n, ...] -> output [n, ...]: this rank's block of the sum.
-  void reduce_scatter(const at::Tensor& output, const at::Tensor& input, Reduction reduction = Reduction::sum) const;
+  void reduce_scatter(const at::Tensor& output, const at::Tensor& input,
+                      Reduction reduction = Reduction::sum) const;
   Work reduce_scatter_async(const at::Tensor& output, const at::Tensor& input,
                             Reduction reduction = Reduction::sum) const;
 

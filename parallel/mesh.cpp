@@ -1,0 +1,69 @@
+#include "parallel/mesh.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "recipes/error.h"
+
+namespace tessera {
+
+const char* axis_name(Axis axis) {
+  static const char* const names[num_axes] = {"pipeline", "replicate", "shard", "context", "tensor"};
+  return names[static_cast<int>(axis)];
+}
+
+int num_replicas(const MeshSizes& sizes, int num_ranks) {
+  const int product = sizes.shard * sizes.context * sizes.tensor * sizes.pipeline;
+  const std::string arithmetic =
+      fmt::format("shard {} x context {} x tensor {} x pipeline {} = {} ranks", sizes.shard, sizes.context,
+                  sizes.tensor, sizes.pipeline, product);
+  if (std::min({sizes.shard, sizes.context, sizes.tensor, sizes.pipeline}) < 1) {
+    throw Error(fmt::format("parallel: every size must be at least 1, but {}", arithmetic));
+  }
+  if (num_ranks % product != 0) {
+    throw Error(fmt::format(
+        "parallel: {}, which do not divide the {} ranks of this job; start a multiple of {} ranks "
+        "({}, {}, …) or change the sizes",
+        arithmetic, num_ranks, product, product, 2 * product));
+  }
+  return num_ranks / product;
+}
+
+Mesh::Mesh() : Mesh(Communicator(), {}) {}
+
+Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
+    : world_(world),
+      sizes_{sizes.pipeline, num_replicas(sizes, world.size()), sizes.shard, sizes.context, sizes.tensor} {
+  int rest = world.rank();
+  for (int axis = num_axes - 1; axis >= 0; --axis) {
+    coordinates_[axis] = rest % sizes_[axis];
+    rest /= sizes_[axis];
+  }
+  for (int axis = 0; axis < num_axes; ++axis) along_[axis] = group({static_cast<Axis>(axis)});
+  data_ = group({Axis::replicate, Axis::shard});
+  gradient_ = group({Axis::replicate, Axis::shard, Axis::context});
+}
+
+Communicator Mesh::group(std::initializer_list<Axis> free) const {
+  int color = 0;
+  int members = 1;
+  for (int axis = 0; axis < num_axes; ++axis) {
+    const bool is_free = std::find(free.begin(), free.end(), static_cast<Axis>(axis)) != free.end();
+    if (is_free) members *= sizes_[axis];
+    color = color * sizes_[axis] + (is_free ? 0 : coordinates_[axis]);
+  }
+  if (members == 1) return {};
+  if (members == world_.size()) return world_;
+  return world_.split(color, world_.rank());
+}
+
+std::string Mesh::describe() const {
+  std::vector<std::string> parts;
+  for (int axis = 0; axis < num_axes; ++axis) {
+    parts.push_back(fmt::format("{} {}", axis_name(static_cast<Axis>(axis)), sizes_[axis]));
+  }
+  return fmt::format("{} rank{} = {}", world_.size(), world_.size() == 1 ? "" : "s", join(parts, " x "));
+}
+
+}  // namespace tessera

@@ -1,0 +1,61 @@
+#pragma once
+#include <array>
+#include <string>
+
+#include "parallel/communicator.h"
+
+namespace tessera {
+
+/// The ways to divide the work among ranks, from the outermost (neighbours far apart in rank) to the
+/// innermost.
+enum class Axis { pipeline, replicate, shard, context, tensor };
+constexpr int num_axes = 5;
+const char* axis_name(Axis axis);
+
+/// Sizes of the axes; replicate takes the ranks that remain.
+struct MeshSizes {
+  int shard = 1;
+  int context = 1;
+  int tensor = 1;
+  int pipeline = 1;
+};
+
+/// The number of replicas. Throws Error with the arithmetic spelled out where the sizes do not divide
+/// `num_ranks`.
+int num_replicas(const MeshSizes& sizes, int num_ranks);
+
+/// The ranks of the job as a grid. A rank's coordinates follow from its number: tensor runs fastest, then
+/// context, shard, replicate, pipeline, so that those who talk most sit on one host.
+class Mesh {
+ public:
+  Mesh();  ///< one rank
+  /// Called by all ranks of `world`.
+  Mesh(const Communicator& world, const MeshSizes& sizes);
+
+  int size(Axis axis) const { return sizes_[static_cast<size_t>(axis)]; }
+  int coordinate(Axis axis) const { return coordinates_[static_cast<size_t>(axis)]; }
+  const Communicator& world() const { return world_; }
+  /// The ranks that differ from this one along `axis` only.
+  const Communicator& along(Axis axis) const { return along_[static_cast<size_t>(axis)]; }
+  /// The ranks that see different samples: replicate and shard together.
+  const Communicator& data() const { return data_; }
+  /// The ranks among which a gradient of an unsharded parameter is summed: replicate, shard and context
+  /// together.
+  const Communicator& gradient() const { return gradient_; }
+
+  /// "4 ranks = pipeline 1 x replicate 4 x shard 1 x context 1 x tensor 1"
+  std::string describe() const;
+
+ private:
+  // The ranks that agree in all coordinates but those of `free`.
+  Communicator group(std::initializer_list<Axis> free) const;
+
+  Communicator world_;
+  std::array<int, num_axes> sizes_;
+  std::array<int, num_axes> coordinates_;
+  std::array<Communicator, num_axes> along_;
+  Communicator data_;
+  Communicator gradient_;
+};
+
+}  // namespace tessera
