@@ -20,10 +20,20 @@ if(TESSERA_SANITIZE)
   add_link_options(-fsanitize=${TESSERA_SANITIZE})
 endif()
 
+# ccache serves all checkouts on a machine: paths count relative to the checkout, and the precompiled header by what it is
+# made of (a checksum file beside it) instead of its 400 MB.
 find_program(CCACHE ccache)
 if(CCACHE)
-  # The precompiled header makes ccache ask for these.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env
-      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_PCH_EXTSUM=1 ${CCACHE})
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
 endif()
+
+# What the precompiled header is made of, for ccache.
+function(tessera_write_precompiled_sum target torch)
+  file(SHA256 ${CMAKE_SOURCE_DIR}/cmake/torch_precompiled.h source)
+  file(SHA256 ${torch}/version.py version)
+  file(WRITE ${CMAKE_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum
+       "${source} ${version} ${torch} ${CMAKE_CXX_COMPILER_VERSION} ${CMAKE_BUILD_TYPE} ${CMAKE_CXX_FLAGS} ${TESSERA_SANITIZE}\n")
+endfunction()

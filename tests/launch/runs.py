@@ -1,0 +1,112 @@
+"""Starts the program as a user would: small data, small recipes, mpirun; used by all tests that drive whole runs."""
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("TESSERA_BUILD", ROOT / "build/release"))
+PROGRAM = BUILD / "tessera"
+SCRATCH = BUILD / "test_data"
+
+
+def mpirun(ranks):
+    """The words before the program: nothing for one rank, as a user on one device would start it."""
+    if ranks == 1:
+        return []
+    return ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TESSERA_TIMEOUT_SECONDS": "60", **{k: str(v) for k, v in more.items()}}
+
+
+def tessera(*arguments, ranks=1, timeout=120, env=None, cwd=None):
+    """Runs to the end; returns the CompletedProcess with stdout and stderr as text."""
+    return subprocess.run([*mpirun(ranks), PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
+                          env=environment(**(env or {})), cwd=cwd or ROOT)
+
+
+def must(process):
+    assert process.returncode == 0, f"exit code {process.returncode}\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}"
+    return process
+
+
+def english():
+    """Real text that every Debian machine has: licences and Python's own documentation strings."""
+    texts = [path.read_text(errors="replace") for path in sorted(pathlib.Path("/usr/share/common-licenses").iterdir()) if path.is_file()]
+    import argparse, ast, inspect, typing, unittest.mock
+    for module in (argparse, ast, inspect, typing, unittest.mock):
+        source = pathlib.Path(module.__file__).read_text()
+        texts += [node.value.value for node in __import__("ast").walk(__import__("ast").parse(source))
+                  if isinstance(node, __import__("ast").Expr) and isinstance(getattr(node, "value", None), __import__("ast").Constant)
+                  and isinstance(node.value.value, str)]
+    return "\n\n".join(" ".join(paragraph.split()) for text in texts for paragraph in text.split("\n\n") if len(paragraph) > 40)
+
+
+@functools.lru_cache
+def data(kind):
+    """A folder with train.h5 and validation.h5, prepared once: kind "wordpiece" (sentences, for BERT) or "bpe" (for GPT)."""
+    text = english()
+    key = hashlib.sha256((text + kind + str(PROGRAM.stat().st_mtime_ns)).encode()).hexdigest()[:12]
+    folder = SCRATCH / f"{kind}-{key}"
+    if not folder.exists():
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        work = pathlib.Path(tempfile.mkdtemp(dir=SCRATCH))
+        (work / "text.txt").write_text(text)
+        must(tessera("prepare", work / "text.txt", "--output", work / "out", "--train-tokenizer", kind, "--vocab-size", 600,
+                     "--validation", "0.1"))
+        try:
+            (work / "out").rename(folder)
+        except OSError:
+            assert folder.exists()
+        shutil.rmtree(work)
+    return folder
+
+
+FAMILIES = {
+    "bert": {"kind": "wordpiece", "model": {"family": "bert"}, "objective": {"name": "mlm_nsp"}},
+    "gpt": {"kind": "bpe", "model": {"family": "gpt"}, "objective": {"name": "causal_lm"}},
+}
+
+
+def recipe(folder, family="bert", **changes):
+    """Writes a small recipe into `folder` and returns its path; changes are nested as in the file."""
+    chosen = FAMILIES[family]
+    content = {
+        "run": {"folder": str(folder / "run"), "seed": 7},
+        "model": {**chosen["model"], "num_layers": 2, "hidden_size": 32, "num_heads": 2, "feed_forward_size": 64,
+                  "max_positions": 32, "dropout": 0.1},
+        "objective": chosen["objective"],
+        "data": {"train": str(data(chosen["kind"]) / "train.h5"), "validation": str(data(chosen["kind"]) / "validation.h5"),
+                 "sequence_length": 32},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
+        "schedule": {"name": "linear", "warm_up": 2},
+        "train": {"steps": 20, "global_batch": 16, "micro_batch": 16, "precision": "fp32", "clip": 1.0},
+        "checkpoint": {"every": 0},
+        "evaluate": {"every": 0},
+        "log": {"every": 1, "tensorboard": False},
+    }
+    for section, values in changes.items():
+        content.setdefault(section, {}).update(values)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def metrics(run_folder, key="loss"):
+    """{step: value} of metrics.jsonl; a step written twice is an error."""
+    values = {}
+    for line in (pathlib.Path(run_folder) / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if key in row:
+            assert row["step"] not in values, f"step {row['step']} stands twice in {run_folder}"
+            values[row["step"]] = row[key]
+    return values
