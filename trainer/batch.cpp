@@ -1,0 +1,16 @@
+#include "trainer/batch.h"
+
+#include <ATen/ATen.h>
+
+namespace tessera {
+
+Batch Batch::to(const at::Device& device) const {
+  Batch moved = *this;
+  for (at::Tensor* tensor : {&moved.tokens, &moved.segments, &moved.attention_mask, &moved.label_positions,
+                             &moved.labels, &moved.next_sentence, &moved.samples}) {
+    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
+  }
+  return moved;
+}
+
+}  // namespace tessera

@@ -1,0 +1,41 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace tessera {
+
+/// One micro-batch, padded to a rectangle: what objectives collate and models read. Undefined tensors mean
+/// "none".
+struct Batch {
+  at::Tensor tokens;    ///< [batch, sequence] int64
+  at::Tensor segments;  ///< [batch, sequence] int64, sentence A/B; undefined where all are 0
+  at::Tensor
+      attention_mask;  ///< [batch, sequence] bool, true = a real token; undefined where nothing is padding
+  at::Tensor label_positions;  ///< [n] int64, ascending indices into batch * sequence; undefined = 0, 1, 2, …
+                               ///< (n of them)
+  at::Tensor labels;         ///< [n] int64 token ids
+  at::Tensor next_sentence;  ///< [batch] int64, 0 = really follows, 1 = random; undefined where the objective
+                             ///< has none
+  at::Tensor samples;        ///< [batch] int64 global sample indices: dropout depends on them
+  std::vector<int64_t>
+      counts;  ///< predictions in this batch, one per loss term, in the order of Objective::terms()
+  int64_t num_tokens = 0;      ///< tokens that are not padding
+  int64_t first_position = 0;  ///< position of tokens[:, 0] in its sequence
+
+  int64_t batch() const { return tokens.size(0); }
+  int64_t sequence() const { return tokens.size(1); }
+  /// The same batch with its tensors on `device`.
+  Batch to(const at::Device& device) const;
+};
+
+/// What hidden dropout depends on beside the sample, the position and the site. A pure function of these: any
+/// layout, any split into micro-batches and any number of threads drop the same elements.
+struct DropoutState {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  bool enabled = false;  ///< false: no dropout at all (evaluation)
+};
+
+}  // namespace tessera

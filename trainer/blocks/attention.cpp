@@ -1,0 +1,79 @@
+#include "trainer/blocks/attention.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace tessera {
+namespace {
+
+// Puts new keys or values [batch, heads, n, size] behind those seen before and returns all of them.
+at::Tensor remember(at::Tensor& store, const at::Tensor& fresh, int64_t length) {
+  store.slice(2, length, length + fresh.size(2)).copy_(fresh);
+  return store.slice(2, 0, length + fresh.size(2));
+}
+
+at::Tensor causal_bias(int64_t queries, int64_t keys, const at::Tensor& like) {
+  return at::full({queries, keys}, -std::numeric_limits<double>::infinity(), like.options())
+      .triu(keys - queries + 1);
+}
+
+}  // namespace
+
+Attention::Attention(const std::string& name, const AttentionConfig& config)
+    : config_(config), dropout_(name + ".probabilities", config.dropout) {
+  const int64_t hidden = config.hidden_size;
+  query_ = register_module("query", std::make_shared<Linear>(hidden, hidden));
+  key_ = register_module("key", std::make_shared<Linear>(hidden, hidden));
+  value_ = register_module("value", std::make_shared<Linear>(hidden, hidden));
+  output_ = register_module("output", std::make_shared<Linear>(hidden, hidden));
+}
+
+at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const {
+  // The projections may be split over ranks: the local width, not hidden_size, says how many heads are here.
+  const int64_t width = query_->weight.size(0);
+  const int64_t head_size = config_.hidden_size / config_.num_heads;
+  const at::Tensor joined = ops::joined_linear(x, {query_->weight, key_->weight, value_->weight},
+                                               {query_->bias, key_->bias, value_->bias});
+  const auto heads =
+      joined.view({context.batch, context.sequence, 3, width / head_size, head_size}).unbind(2);
+  const at::Tensor query = heads[0].transpose(1, 2);
+  at::Tensor key = heads[1].transpose(1, 2), value = heads[2].transpose(1, 2);
+  if (context.cache) {
+    key = remember(context.cache->keys[config_.layer], key, context.cache->length);
+    value = remember(context.cache->values[config_.layer], value, context.cache->length);
+  }
+  const bool unfused = config_.dropout > 0 && context.dropout.enabled;
+  const at::Tensor mixed =
+      unfused ? attend_with_dropout(query, key, value, context) : attend(query, key, value, context);
+  return ops::linear(mixed.transpose(1, 2).reshape({context.batch * context.sequence, width}),
+                     output_->weight);
+}
+
+at::Tensor Attention::attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                             const Context& context) const {
+  const bool square = query.size(2) == key.size(2);
+  std::optional<at::Tensor> bias;
+  if (context.attention_bias.defined()) bias = context.attention_bias;
+  bool causal = config_.causal && query.size(2) > 1;
+  if (causal && (bias || !square)) {
+    const at::Tensor triangle = causal_bias(query.size(2), key.size(2), query);
+    bias = bias ? *bias + triangle : triangle;
+    causal = false;
+  }
+  return at::scaled_dot_product_attention(query, key, value, bias, 0.0, causal);
+}
+
+at::Tensor Attention::attend_with_dropout(const at::Tensor& query, const at::Tensor& key,
+                                          const at::Tensor& value, const Context& context) const {
+  at::Tensor scores = at::matmul(query / std::sqrt(static_cast<double>(query.size(3))), key.transpose(2, 3));
+  if (config_.causal) scores = scores + causal_bias(query.size(2), key.size(2), query);
+  if (context.attention_bias.defined()) scores = scores + context.attention_bias;
+  // [batch, heads, queries, keys] -> rows (sample, query) of heads * keys elements: what a dropout site
+  // numbers.
+  const at::Tensor rows = scores.softmax(3).transpose(1, 2);
+  const at::Tensor kept = dropout_.forward(rows.reshape({context.batch * context.sequence, -1}), context);
+  return at::matmul(kept.view(rows.sizes()).transpose(1, 2), value);
+}
+
+}  // namespace tessera

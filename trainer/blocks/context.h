@@ -1,0 +1,35 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <string>
+#include <vector>
+
+#include "trainer/batch.h"
+#include "trainer/kernels/kernels.h"
+
+namespace tessera {
+
+/// Keys and values of the positions seen so far, for generation: one pair of tensors per layer.
+struct KeyValueCache {
+  std::vector<at::Tensor> keys, values;  ///< [batch, heads, max_positions, head_size] each
+  int64_t length = 0;                    ///< positions filled so far; the model advances it
+  at::Tensor padding;  ///< [batch] int64: left padding of each row (its first real token has position 0); may
+                       ///< be undefined
+};
+
+/// What blocks need to know about the batch beside its hidden states [batch * sequence, hidden].
+struct Context {
+  int64_t batch = 0;
+  int64_t sequence = 0;
+  int64_t first_position = 0;
+  at::Tensor attention_bias;  ///< [batch, 1, queries or 1, keys], added to the scores, in the data's type; or
+                              ///< undefined
+  at::Tensor samples;         ///< [batch] int64; only read where dropout is enabled
+  DropoutState dropout;
+  KeyValueCache* cache = nullptr;
+
+  /// The dropout of one site. `site` is hash_name() of the full name of the module.
+  DropoutSite dropout_site(uint64_t site, double probability) const;
+};
+
+}  // namespace tessera

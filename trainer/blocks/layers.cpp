@@ -1,0 +1,38 @@
+#include "trainer/blocks/layers.h"
+
+#include <torch/torch.h>
+
+#include "recipes/random.h"
+
+namespace tessera {
+
+Linear::Linear(int64_t inputs, int64_t outputs, bool with_bias)
+    : weight(register_parameter("weight", torch::empty({outputs, inputs}))) {
+  if (with_bias) bias = register_parameter("bias", torch::empty({outputs}));
+}
+
+Norm::Norm(int64_t hidden_size, double epsilon)
+    : weight(register_parameter("weight", torch::empty({hidden_size}))),
+      bias(register_parameter("bias", torch::empty({hidden_size}))),
+      epsilon_(epsilon) {}
+
+ResidualNormInput Norm::input(const at::Tensor& x) const {
+  ResidualNormInput input;
+  input.x = x;
+  input.weight = weight;
+  input.shift = bias;
+  input.epsilon = epsilon_;
+  return input;
+}
+
+Embedding::Embedding(int64_t rows, int64_t hidden_size)
+    : weight(register_parameter("weight", torch::empty({rows, hidden_size}))) {}
+
+at::Tensor Embedding::forward(const at::Tensor& indices) const {
+  return at::embedding(weight, indices.reshape({-1}));
+}
+
+Dropout::Dropout(const std::string& site, double probability)
+    : site_(hash_name(site)), probability_(probability) {}
+
+}  // namespace tessera

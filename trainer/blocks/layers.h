@@ -1,0 +1,57 @@
+#pragma once
+#include <torch/nn/module.h>
+
+#include <string>
+
+#include "trainer/blocks/context.h"
+#include "trainer/blocks/functions.h"
+
+namespace tessera {
+
+/// Layers that hold parameters; values are set by initialise() (trainer/model.h). All data are [rows,
+/// hidden].
+
+class Linear : public torch::nn::Module {
+ public:
+  Linear(int64_t inputs, int64_t outputs, bool with_bias = true);
+  at::Tensor forward(const at::Tensor& x) const { return ops::linear(x, weight, bias); }
+  at::Tensor weight;  ///< [outputs, inputs]
+  at::Tensor bias;    ///< [outputs]; undefined without
+};
+
+class Norm : public torch::nn::Module {
+ public:
+  Norm(int64_t hidden_size, double epsilon);
+  at::Tensor forward(const at::Tensor& x) const { return ops::residual_norm(input(x)).second; }
+  /// x to be normed, where the caller adds bias, residual and dropout.
+  ResidualNormInput input(const at::Tensor& x) const;
+  at::Tensor weight, bias;  ///< [hidden]
+
+ private:
+  double epsilon_;
+};
+
+class Embedding : public torch::nn::Module {
+ public:
+  Embedding(int64_t rows, int64_t hidden_size);
+  /// indices of any shape -> [number of indices, hidden]
+  at::Tensor forward(const at::Tensor& indices) const;
+  at::Tensor weight;  ///< [rows, hidden]
+};
+
+/// A dropout site without parameters: its name (the module's full name) decides what it drops.
+class Dropout {
+ public:
+  Dropout(const std::string& site, double probability);
+  at::Tensor forward(const at::Tensor& x, const Context& context) const {
+    return ops::dropout(x, at(context));
+  }
+  DropoutSite at(const Context& context) const { return context.dropout_site(site_, probability_); }
+  double probability() const { return probability_; }
+
+ private:
+  uint64_t site_;
+  double probability_;
+};
+
+}  // namespace tessera

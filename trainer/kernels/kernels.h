@@ -1,0 +1,98 @@
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+/// Where a dropout acts: which of the elements of [rows, hidden] it keeps is a pure function of this. Element
+/// h of row r is kept when 16-bit lane h % 8 of philox({sample low, sample high, position, h / 8}, key) is at
+/// least `threshold`, with sample = samples[r / sequence] and position = first_position + r % sequence.
+struct DropoutSite {
+  uint64_t key = 0;        ///< mixes seed, step and the site's name
+  uint32_t threshold = 0;  ///< probability x 65536; 0 = keep everything
+  at::Tensor samples;      ///< [batch] int64, on the device of the data
+  int64_t sequence = 1;
+  int64_t first_position = 0;
+
+  bool active() const { return threshold > 0; }
+  float scale() const { return 65536.0f / static_cast<float>(65536 - threshold); }
+};
+
+enum class Activation { gelu_erf, gelu_tanh, relu };
+/// As recipes name them.
+inline std::vector<std::string> names_of(Activation) { return {"gelu", "gelu_tanh", "relu"}; }
+
+/// sum = residual + dropout(x + bias); normed = (sum - mean) * rstd * weight + shift, over the last
+/// dimension. bias, residual and (weight, shift) may each be undefined: no such addend, no norm. All [rows,
+/// hidden] or [hidden].
+struct ResidualNormInput {
+  at::Tensor x, bias, residual, weight, shift;
+  double epsilon = 0;
+  DropoutSite dropout;
+};
+struct ResidualNormOutput {
+  at::Tensor sum;         ///< x itself where there is nothing to add
+  at::Tensor normed;      ///< undefined without a norm
+  at::Tensor mean, rstd;  ///< [rows] float32 (float64 for float64 data)
+};
+struct ResidualNormGradient {
+  at::Tensor residual;       ///< [rows, hidden]: of sum
+  at::Tensor x;              ///< the same tensor where nothing was dropped
+  at::Tensor bias;           ///< [hidden] in the data's type, as weight and shift; undefined without
+  at::Tensor weight, shift;  ///< undefined without a norm
+};
+
+struct ActivationGradient {
+  at::Tensor x;     ///< [rows, hidden]
+  at::Tensor bias;  ///< [hidden]
+};
+
+struct CrossEntropy {
+  at::Tensor sum;  ///< [] float32 (float64 for float64 logits): sum over rows of -log softmax(logits)[label]
+  at::Tensor correct;  ///< [] float32: rows whose largest logit is the label's
+};
+
+/// One device's implementation of what models do most. Data are float32, bfloat16, float16 or float64,
+/// contiguous, [rows, hidden]; reductions are in float32 (float64 for float64).
+struct Kernels {
+  /// keep * x * scale; its own gradient.
+  at::Tensor (*dropout)(const at::Tensor& x, const DropoutSite& site);
+  ResidualNormOutput (*residual_norm)(const ResidualNormInput& input);
+  /// Gradients of sum and normed may be undefined (zero), not both.
+  ResidualNormGradient (*residual_norm_backward)(const ResidualNormInput& input,
+                                                 const ResidualNormOutput& output,
+                                                 const at::Tensor& sum_gradient,
+                                                 const at::Tensor& normed_gradient);
+  /// activation(x + bias); bias may be undefined.
+  at::Tensor (*activation)(const at::Tensor& x, const at::Tensor& bias, Activation kind);
+  ActivationGradient (*activation_backward)(const at::Tensor& gradient, const at::Tensor& x,
+                                            const at::Tensor& bias, Activation kind);
+  /// Adds bias [classes] (may be undefined) to logits [rows, classes] and overwrites them with the gradient
+  /// of the sum.
+  CrossEntropy (*cross_entropy)(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels);
+  /// x.sum(0) of [rows, hidden], in the data's type.
+  at::Tensor (*column_sum)(const at::Tensor& x);
+};
+
+/// The kernels for data of this type on this device: our own where there are some, else compositions of
+/// ATen's.
+const Kernels& kernels_for(const at::Tensor& data);
+
+/// Compositions of ATen operations that run on every device: the reference that the others are tested
+/// against.
+const Kernels& generic_kernels();
+/// For float32, bfloat16 and float16 on the CPU.
+const Kernels& cpu_kernels();
+
+/// Called once by the GPU plug-in when it is loaded.
+void register_cuda_kernels(const Kernels& kernels);
+
+/// a [n, k] times the transpose of b [m, k] plus bias [m] (may be undefined) -> [n, m]; a and b may be
+/// transposed views. The fastest product at hand, which on a CPU is oneDNN's, for float32 too (MKL's takes a
+/// slow path on some machines).
+at::Tensor multiply_transposed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias = {});
+
+}  // namespace tessera

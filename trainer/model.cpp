@@ -1,0 +1,73 @@
+#include "trainer/model.h"
+
+#include <torch/torch.h>
+
+#include "recipes/error.h"
+#include "recipes/random.h"
+#include "trainer/initialise.h"
+
+namespace tessera {
+
+at::Tensor Model::forward(const Batch& batch, const DropoutState& dropout) const {
+  const Context shared = context(batch, dropout);
+  at::Tensor hidden = embed(batch, shared);
+  for (const auto& block : blocks_) hidden = block->forward(hidden, shared);
+  return finish(hidden);
+}
+
+Context Model::context(const Batch& batch, const DropoutState& dropout) const {
+  Context context;
+  context.batch = batch.batch();
+  context.sequence = batch.sequence();
+  context.first_position = batch.first_position;
+  context.samples = batch.samples;
+  context.dropout = dropout;
+  if (batch.attention_mask.defined()) {
+    const auto options = parameters().front().options().requires_grad(false);
+    context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, options)
+                                 .masked_fill_(batch.attention_mask.logical_not().unsqueeze(1).unsqueeze(1),
+                                               -std::numeric_limits<double>::infinity());
+  }
+  return context;
+}
+
+at::Tensor Model::pair_logits(const at::Tensor&, int64_t) const {
+  throw Error("this model has no sentence-pair head (next_sentence)");
+}
+
+KeyValueCache Model::make_cache(int64_t) const {
+  throw Error("this model does not generate text; valid: gpt");
+}
+
+at::Tensor Model::next_logits(const at::Tensor&, KeyValueCache&) const {
+  throw Error("this model does not generate text; valid: gpt");
+}
+
+void Model::set_recompute(bool recompute) {
+  for (const auto& block : blocks_) block->set_recompute(recompute);
+}
+
+void Model::initialise(uint64_t seed) {
+  at::NoGradGuard no_grad;
+  for (auto& item : named_parameters()) {
+    const Initial start = initial(item.key());
+    at::Tensor& parameter = item.value();
+    if (start.deviation == 0) {
+      parameter.fill_(start.value);
+      continue;
+    }
+    const std::vector<int64_t> whole(static_cast<size_t>(parameter.dim()), 0);
+    fill_normal(parameter, mix(seed, hash_name(item.key())), parameter.sizes(), whole, start.deviation);
+  }
+}
+
+void Model::add_blocks(int64_t num_layers, TransformerBlockConfig config) {
+  const auto layers = register_module("layers", std::make_shared<torch::nn::ModuleListImpl>());
+  for (int64_t i = 0; i < num_layers; ++i) {
+    config.attention.layer = i;
+    blocks_.push_back(std::make_shared<TransformerBlock>("layers." + std::to_string(i), config));
+    layers->push_back(blocks_.back());
+  }
+}
+
+}  // namespace tessera

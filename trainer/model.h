@@ -1,0 +1,87 @@
+#pragma once
+#include <torch/nn/module.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/batch.h"
+#include "trainer/blocks/transformer_block.h"
+
+namespace tessera {
+
+/// One tensor of the Hugging Face layout and the parameters of ours that it holds: these joined along dim 0,
+/// then transposed where `transposed` (GPT's Conv1D stores [in, out]).
+struct HuggingFaceTensor {
+  std::string key;
+  std::vector<std::string> names;
+  bool transposed = false;
+};
+using NameMap = std::vector<HuggingFaceTensor>;
+
+/// How tensor parallelism divides a layer: `columns` divides its outputs, `rows` its inputs, `vocabulary` the
+/// rows of a table of tokens. The pattern matches full module names, "*" one component. Whatever is not named
+/// stays whole.
+enum class Split { columns, rows, vocabulary };
+struct SplitRule {
+  std::string pattern;
+  Split split;
+};
+using Plan = std::vector<SplitRule>;
+
+/// How a parameter starts: normal(0, deviation), or every element `value` where deviation is 0.
+struct Initial {
+  double deviation = 0;
+  double value = 0;
+};
+
+/// A language model in three parts: embed() makes hidden states of tokens, blocks() transform them, finish()
+/// ends them; heads then predict. Hidden states are [batch * sequence, hidden] in the type of the parameters.
+/// Knows nothing of ranks.
+class Model : public torch::nn::Module {
+ public:
+  /// All three parts: the hidden states that the heads read.
+  at::Tensor forward(const Batch& batch, const DropoutState& dropout = {}) const;
+
+  virtual Context context(const Batch& batch, const DropoutState& dropout) const;
+  virtual at::Tensor embed(const Batch& batch, const Context& context) const = 0;
+  const std::vector<std::shared_ptr<TransformerBlock>>& blocks() const { return blocks_; }
+  virtual at::Tensor finish(const at::Tensor& hidden) const { return hidden; }
+
+  /// Cross-entropy of the token head at `positions` [n] (rows of hidden; undefined = the first n) against
+  /// labels [n].
+  virtual ops::TokenLoss token_loss(const at::Tensor& hidden, const at::Tensor& positions,
+                                    const at::Tensor& labels) const = 0;
+  /// Logits of the token head: rows [n, hidden] -> [n, vocab].
+  virtual at::Tensor token_logits(const at::Tensor& rows) const = 0;
+  /// Logits of the sentence-pair head from the first position of each sample: [batch, 2]. Error where there
+  /// is none.
+  virtual at::Tensor pair_logits(const at::Tensor& hidden, int64_t batch) const;
+
+  /// Room for generating up to max_positions tokens in a batch. Error for models that do not generate.
+  virtual KeyValueCache make_cache(int64_t batch) const;
+  /// Appends tokens [batch, n] int64 to the cache and predicts what follows: logits [batch, vocab] of the
+  /// last position.
+  virtual at::Tensor next_logits(const at::Tensor& tokens, KeyValueCache& cache) const;
+
+  virtual NameMap name_map() const = 0;
+  virtual Plan plan() const = 0;
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_positions() const = 0;
+
+  /// Keep only each block's input for backward and compute its inside again: less memory, a third more time.
+  void set_recompute(bool recompute);
+  /// Sets all parameters: a pure function of the seed and of each one's name, global shape and element
+  /// number.
+  void initialise(uint64_t seed);
+
+ protected:
+  virtual Initial initial(const std::string& name) const = 0;
+  void add_blocks(int64_t num_layers, TransformerBlockConfig config);
+
+ private:
+  std::vector<std::shared_ptr<TransformerBlock>> blocks_;
+};
+using ModelPtr = std::shared_ptr<Model>;
+
+}  // namespace tessera

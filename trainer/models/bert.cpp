@@ -1,0 +1,166 @@
+#include "trainer/models/bert.h"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "recipes/error.h"
+
+namespace tessera {
+namespace {
+
+class BertEmbeddings : public torch::nn::Module {
+ public:
+  explicit BertEmbeddings(const BertConfig& config) : dropout_("embeddings", config.dropout) {
+    word = register_module("word", std::make_shared<Embedding>(config.vocab_size, config.hidden_size));
+    position_ =
+        register_module("position", std::make_shared<Embedding>(config.max_positions, config.hidden_size));
+    segment_ =
+        register_module("segment", std::make_shared<Embedding>(config.type_vocab_size, config.hidden_size));
+    norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
+  }
+
+  at::Tensor forward(const Batch& batch, const Context& context) const {
+    const int64_t rows = batch.batch() * batch.sequence();
+    const at::Tensor positions =
+        position_->weight.slice(0, batch.first_position, batch.first_position + batch.sequence());
+    at::Tensor places = positions;
+    if (batch.segments.defined()) {
+      places = segment_->forward(batch.segments).view({batch.batch(), batch.sequence(), -1}) + positions;
+    } else {
+      places = positions + segment_->weight.select(0, 0);
+    }
+    const at::Tensor words = word->forward(batch.tokens).view({batch.batch(), batch.sequence(), -1});
+    return dropout_.forward(norm_->forward((words + places).view({rows, -1})), context);
+  }
+
+  std::shared_ptr<Embedding> word;
+
+ private:
+  Dropout dropout_;
+  std::shared_ptr<Embedding> position_, segment_;
+  std::shared_ptr<Norm> norm_;
+};
+
+// The head of masked language modelling: its last product is with the word embeddings.
+class Prediction : public torch::nn::Module {
+ public:
+  explicit Prediction(const BertConfig& config) : kind_(config.activation) {
+    dense_ = register_module("dense", std::make_shared<Linear>(config.hidden_size, config.hidden_size));
+    norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
+    bias = register_parameter("bias", torch::empty({config.vocab_size}));
+  }
+  at::Tensor forward(const at::Tensor& rows) const {
+    return norm_->forward(ops::activation(ops::linear(rows, dense_->weight), dense_->bias, kind_));
+  }
+  at::Tensor bias;
+
+ private:
+  Activation kind_;
+  std::shared_ptr<Linear> dense_;
+  std::shared_ptr<Norm> norm_;
+};
+
+class Bert : public Model {
+ public:
+  explicit Bert(const BertConfig& config) : config_(config) {
+    embeddings_ = register_module("embeddings", std::make_shared<BertEmbeddings>(config));
+    TransformerBlockConfig block;
+    block.attention = {config.hidden_size, config.num_heads, config.attention_dropout, /*causal=*/false, 0};
+    block.feed_forward_size = config.feed_forward_size;
+    block.dropout = config.dropout;
+    block.epsilon = config.layer_norm_epsilon;
+    block.activation = config.activation;
+    add_blocks(config.num_layers, block);
+    prediction_ = register_module("prediction", std::make_shared<Prediction>(config));
+    if (!config.next_sentence) return;
+    pooler_ = register_module("pooler", std::make_shared<Linear>(config.hidden_size, config.hidden_size));
+    next_sentence_ = register_module("next_sentence", std::make_shared<Linear>(config.hidden_size, 2));
+  }
+
+  at::Tensor embed(const Batch& batch, const Context& shared) const override {
+    return embeddings_->forward(batch, shared);
+  }
+
+  ops::TokenLoss token_loss(const at::Tensor& hidden, const at::Tensor& positions,
+                            const at::Tensor& labels) const override {
+    const at::Tensor rows =
+        positions.defined() ? hidden.index_select(0, positions) : hidden.slice(0, 0, labels.size(0));
+    return ops::linear_cross_entropy(prediction_->forward(rows), embeddings_->word->weight, prediction_->bias,
+                                     labels);
+  }
+
+  at::Tensor token_logits(const at::Tensor& rows) const override {
+    return ops::linear(prediction_->forward(rows), embeddings_->word->weight, prediction_->bias);
+  }
+
+  at::Tensor pair_logits(const at::Tensor& hidden, int64_t batch) const override {
+    if (!pooler_) return Model::pair_logits(hidden, batch);
+    const at::Tensor first = hidden.view({batch, -1, hidden.size(1)}).select(1, 0).contiguous();
+    return next_sentence_->forward(pooler_->forward(first).tanh());
+  }
+
+  NameMap name_map() const override;
+  Plan plan() const override {
+    return {{"layers.*.attention.query", Split::columns},     {"layers.*.attention.key", Split::columns},
+            {"layers.*.attention.value", Split::columns},     {"layers.*.attention.output", Split::rows},
+            {"layers.*.feed_forward.expand", Split::columns}, {"layers.*.feed_forward.contract", Split::rows},
+            {"embeddings.word", Split::vocabulary},           {"prediction.bias", Split::vocabulary}};
+  }
+  int64_t vocab_size() const override { return config_.vocab_size; }
+  int64_t max_positions() const override { return config_.max_positions; }
+
+ protected:
+  Initial initial(const std::string& name) const override {
+    if (name.ends_with("norm.weight")) return {0, 1};
+    if (name.ends_with("bias")) return {0, 0};
+    return {config_.initializer_range, 0};
+  }
+
+ private:
+  BertConfig config_;
+  std::shared_ptr<BertEmbeddings> embeddings_;
+  std::shared_ptr<Prediction> prediction_;
+  std::shared_ptr<Linear> pooler_, next_sentence_;
+};
+
+NameMap Bert::name_map() const {
+  NameMap map{{"bert.embeddings.word_embeddings.weight", {"embeddings.word.weight"}, false},
+              {"bert.embeddings.position_embeddings.weight", {"embeddings.position.weight"}, false},
+              {"bert.embeddings.token_type_embeddings.weight", {"embeddings.segment.weight"}, false}};
+  const auto add = [&map](const std::string& theirs, const std::string& ours) {
+    for (const char* kind : {".weight", ".bias"}) map.push_back({theirs + kind, {ours + kind}, false});
+  };
+  add("bert.embeddings.LayerNorm", "embeddings.norm");
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    const std::string theirs = "bert.encoder.layer." + std::to_string(i) + ".";
+    const std::string ours = "layers." + std::to_string(i) + ".";
+    for (const char* each : {"query", "key", "value"}) {
+      add(theirs + "attention.self." + each, ours + "attention." + each);
+    }
+    add(theirs + "attention.output.dense", ours + "attention.output");
+    add(theirs + "attention.output.LayerNorm", ours + "attention_norm");
+    add(theirs + "intermediate.dense", ours + "feed_forward.expand");
+    add(theirs + "output.dense", ours + "feed_forward.contract");
+    add(theirs + "output.LayerNorm", ours + "feed_forward_norm");
+  }
+  add("cls.predictions.transform.dense", "prediction.dense");
+  add("cls.predictions.transform.LayerNorm", "prediction.norm");
+  map.push_back({"cls.predictions.bias", {"prediction.bias"}, false});
+  if (pooler_) {
+    add("bert.pooler.dense", "pooler");
+    add("cls.seq_relationship", "next_sentence");
+  }
+  return map;
+}
+
+}  // namespace
+
+void check(const BertConfig& t, Problems& problems) {
+  if (t.hidden_size % t.num_heads != 0) {
+    problems.add("num_heads", fmt::format("{} does not divide hidden_size {}", t.num_heads, t.hidden_size));
+  }
+}
+
+ModelPtr make_bert(const BertConfig& config) { return std::make_shared<Bert>(config); }
+
+}  // namespace tessera

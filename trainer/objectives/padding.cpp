@@ -1,0 +1,44 @@
+#include "trainer/objectives/padding.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+namespace tessera {
+
+at::Tensor index_tensor(const std::vector<int64_t>& values) {
+  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+  std::copy(values.begin(), values.end(), tensor.data_ptr<int64_t>());
+  return tensor;
+}
+
+Batch pad_rows(const std::vector<Row>& rows, int64_t longest_allowed, int32_t pad) {
+  const auto length = [&](const Row& row) { return std::min<int64_t>(row.tokens->size(), longest_allowed); };
+  int64_t width = 0;
+  Batch batch;
+  bool segments = false;
+  for (const Row& row : rows) {
+    width = std::max(width, length(row));
+    batch.num_tokens += length(row);
+    segments = segments || !row.segments->empty();
+  }
+  const auto count = static_cast<int64_t>(rows.size());
+  const bool padded = batch.num_tokens < count * width;
+  if (padded) width = std::min((width + 31) / 32 * 32, std::max(width, longest_allowed));
+  batch.tokens = at::full({count, width}, static_cast<int64_t>(pad), at::kLong);
+  batch.samples = at::empty({count}, at::kLong);
+  if (segments) batch.segments = at::zeros({count, width}, at::kLong);
+  if (padded) batch.attention_mask = at::zeros({count, width}, at::kBool);
+  for (int64_t i = 0; i < count; ++i) {
+    const Row& row = rows[static_cast<size_t>(i)];
+    batch.samples.data_ptr<int64_t>()[i] = row.sample;
+    std::copy_n(row.tokens->begin(), length(row), batch.tokens.data_ptr<int64_t>() + i * width);
+    if (padded) std::fill_n(batch.attention_mask.data_ptr<bool>() + i * width, length(row), true);
+    if (row.segments->empty()) continue;
+    std::copy_n(row.segments->begin(), std::min<int64_t>(length(row), row.segments->size()),
+                batch.segments.data_ptr<int64_t>() + i * width);
+  }
+  return batch;
+}
+
+}  // namespace tessera
