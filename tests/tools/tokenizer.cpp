@@ -8,8 +8,10 @@
 
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <iostream>
+#include <numeric>
 #include <sstream>
 #include <thread>
 
@@ -69,7 +71,8 @@ std::vector<std::string> lines_of(const char* path) {
   return lines;
 }
 
-/// Prints MB/s of each round over all lines of the text, which the threads share, for the given time.
+/// Prints for each round over all lines of the text, which the threads share: MB/s, MB per second of
+/// processor time, tokens. Until the given time is over.
 void bench(const Tokenizer& tokenizer, const char* path, int num_threads, double seconds) {
   using Clock = std::chrono::steady_clock;
   const std::vector<std::string> lines = lines_of(path);
@@ -87,14 +90,16 @@ void bench(const Tokenizer& tokenizer, const char* path, int num_threads, double
   do {
     tokens.assign(num_threads, 0);
     const auto begin = Clock::now();
+    const std::clock_t processor = std::clock();
     std::vector<std::thread> threads;
     for (int rank = 1; rank < num_threads; ++rank) threads.emplace_back(work, rank);
     work(0);
     for (auto& thread : threads) thread.join();
     const double taken = std::chrono::duration<double>(Clock::now() - begin).count();
-    size_t sum = 0;
-    for (const size_t n : tokens) sum += n;
-    std::printf("%.3f %zu\n", static_cast<double>(bytes) / taken / 1e6, sum);
+    const double busy = static_cast<double>(std::clock() - processor) / CLOCKS_PER_SEC;
+    const double megabytes = static_cast<double>(bytes) / 1e6;
+    std::printf("%.3f %.3f %zu\n", megabytes / taken, megabytes / busy,
+                std::accumulate(tokens.begin(), tokens.end(), size_t{0}));
   } while (Clock::now() < end);
 }
 
