@@ -4,6 +4,7 @@ namespace tessera {
 
 std::function<int()> declare_prepare(CLI::App& app);
 std::function<int()> declare_train(CLI::App& app);
+std::function<int()> declare_evaluate(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
@@ -13,6 +14,8 @@ const std::vector<Command>& commands() {
        declare_prepare},
       {"train", "Train or resume what a recipe describes",
        "mpirun -n 2 tessera train recipes/bert/pretrain-mini.yaml train.steps=500", declare_train},
+      {"evaluate", "Measure a checkpoint on validation data", "tessera evaluate runs/bert-mini",
+       declare_evaluate},
   };
   return table;
 }

@@ -1,9 +1,11 @@
 #include <c10/util/Exception.h>
 
+#include <chrono>
 #include <cstdio>
-#include <cstdlib>
+#include <thread>
 
 #include "launch/commands.h"
+#include "parallel/launch_info.h"
 #include "recipes/error.h"
 
 namespace {
@@ -38,18 +40,32 @@ int run(int argc, char** argv) {
   return chosen();
 }
 
+/// Errors before MPI has started are met by every rank: rank 0 tells, and its exit ends the job. The others
+/// wait for that, and speak only if they are the ones in trouble (a file missing on their host).
+int fail(const char* message, int code) {
+  std::string who;
+  try {
+    const tessera::LaunchInfo info = tessera::launch_info();
+    if (info.rank != 0) {
+      std::this_thread::sleep_for(std::chrono::seconds(3));
+      who = "rank " + std::to_string(info.rank) + ": ";
+    }
+  } catch (const tessera::Error&) {  // it is the message
+  }
+  std::fprintf(stderr, "tessera: %s%s\n", who.c_str(), message);
+  return code;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const tessera::Error& error) {
-    std::fprintf(stderr, "tessera: %s\n", error.what());
-    return 2;
+    return fail(error.what(), 2);
   } catch (const c10::Error& error) {
-    std::fprintf(stderr, "tessera: %s\n", error.what_without_backtrace());
+    return fail(error.what_without_backtrace(), 1);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "tessera: %s\n", error.what());
+    return fail(error.what(), 1);
   }
-  return 1;
 }

@@ -1,7 +1,30 @@
+#include "trainer/train.h"
+
 #include "launch/commands.h"
-#include "recipes/error.h"
+#include "launch/signals.h"
+#include "trainer/catalog.h"
 
 namespace tessera {
+namespace {
+
+int run(const std::string& path, const std::vector<std::string>& overrides) {
+  const Recipe recipe = read_recipe(path, overrides, catalog());  // before MPI starts
+  check_ranks(recipe, launch_info().size);
+  catch_stop_signals();
+  return run_job([&](World& world) {
+    world.set_threads();
+    const Ending ending = train(recipe, world, stop_signal);
+    if (ending.signal == 0) return 0;
+    if (world.rank() == 0) {
+      std::fprintf(stderr,
+                   "stopped by %s after step %lld, which is saved; the same command goes on from there\n",
+                   signal_name(ending.signal), static_cast<long long>(ending.step));
+    }
+    return 128 + ending.signal;
+  });
+}
+
+}  // namespace
 
 std::function<int()> declare_train(CLI::App& app) {
   struct Options {
@@ -11,7 +34,7 @@ std::function<int()> declare_train(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("recipe", options->recipe, "The recipe's file")->required();
   app.add_option("overrides", options->overrides, "Changes to the recipe: key.sub=value");
-  return [options]() -> int { throw Error(options->recipe + ": training is not wired yet"); };
+  return [options] { return run(options->recipe, options->overrides); };
 }
 
 }  // namespace tessera

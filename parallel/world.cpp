@@ -122,10 +122,10 @@ void abort_job(const std::string& message, int code) {
   if (aborting.exchange(true)) std::this_thread::sleep_for(std::chrono::seconds(5)), _exit(code);
   std::fflush(stdout);
   if (job().rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  std::string line = message + "\n";
+  std::string line = "tessera: " + message + "\n";
   if (job().size > 1) {
-    line = fmt::format("rank {} ({}, step {}): {}\n", job().rank.load(), host_name(), job().step.load(),
-                       message);
+    line = fmt::format("tessera: rank {} ({}, step {}): {}\n", job().rank.load(), host_name(),
+                       job().step.load(), message);
   }
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);

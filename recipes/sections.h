@@ -95,12 +95,16 @@ void fields(DataSection& t, V& v) {
 
 enum class Precision { fp32, bf16, fp16 };
 inline std::vector<std::string> names_of(Precision) { return {"fp32", "bf16", "fp16"}; }
+enum class DeviceChoice { automatic, cpu, cuda };
+inline std::vector<std::string> names_of(DeviceChoice) { return {"auto", "cpu", "cuda"}; }
 enum class Recompute { none, blocks };
 inline std::vector<std::string> names_of(Recompute) { return {"none", "blocks"}; }
 
 struct TrainSection {
   std::optional<int64_t> steps;
   std::optional<double> epochs;
+  int64_t stop_after = 0;
+  DeviceChoice device = DeviceChoice::automatic;
   int64_t global_batch = 0;
   int64_t micro_batch = 0;
   Precision precision = Precision::fp32;
@@ -114,6 +118,11 @@ void fields(TrainSection& t, V& v) {
   v("steps", t.steps, "length of the run in optimizer steps; this or `epochs`", changeable, at_least(1));
   v("epochs", t.epochs, "length of the run in passes over the training data; this or `steps`", changeable,
     above(0));
+  v("stop_after", t.stop_after,
+    "save and leave after this step, as if stopped by a signal; the schedule still spans the whole run; 0: "
+    "go to the end",
+    changeable, at_least(0));
+  v("device", t.device, "`auto`: a GPU per rank where there are GPUs, else the CPU", changeable);
   v("global_batch", t.global_batch, "sequences per optimizer step, over all ranks", required, at_least(1),
     new_phase);
   v("micro_batch", t.micro_batch,
@@ -183,12 +192,15 @@ struct LogSection {
   int64_t every = 10;
   bool tensorboard = true;
   bool profile = false;
+  bool samples = false;
 };
 template <class V>
 void fields(LogSection& t, V& v) {
   v("every", t.every, "steps between two lines of metrics", changeable, at_least(1));
   v("tensorboard", t.tensorboard, "also write TensorBoard events", changeable);
   v("profile", t.profile, "also report where time and memory go", changeable);
+  v("samples", t.samples, "also write which samples each rank consumed in each step (samples/rank-*.jsonl)",
+    changeable);
 }
 
 }  // namespace tessera

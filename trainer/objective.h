@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "datasets/dataset.h"
+#include "datasets/open.h"
 #include "trainer/batch.h"
 #include "trainer/model.h"
 
@@ -14,13 +15,6 @@ namespace tessera {
 struct LossTerms {
   at::Tensor sums;     ///< [terms] float32, differentiable: sum of the losses of this micro-batch, in nats
   at::Tensor correct;  ///< [terms] float32, detached: how many predictions were right
-};
-
-/// The kind of examples that an objective reads.
-enum class ExampleKind {
-  pairs,   ///< [CLS] A [SEP] B [SEP] with segments and next_sentence
-  single,  ///< [CLS] text [SEP]
-  causal,  ///< spans of running text; one more token than is fed, so that every position predicts
 };
 
 /// What is to be learnt: makes batches of examples, and losses of batches.

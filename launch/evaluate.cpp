@@ -1,0 +1,53 @@
+#include "trainer/evaluate.h"
+
+#include <fmt/format.h>
+
+#include "datasets/open.h"
+#include "launch/commands.h"
+#include "trainer/objectives/objectives.h"
+#include "trainer/session.h"
+#include "trainer/trained_model.h"
+
+namespace tessera {
+namespace {
+
+struct Options {
+  std::string path, data;
+  int64_t micro_batch = 0, samples = 0;
+  bool averaged = false;
+};
+
+int run(const Options& options) {
+  const TrainedModel trained = load_trained_model(options.path, options.averaged);
+  const Recipe& recipe = trained.recipe;
+  if (options.data.empty() && !recipe.data.validation) {
+    throw Error(options.path + ": its recipe names no data.validation; pass --data FILE");
+  }
+  const std::string data = options.data.empty() ? *recipe.data.validation : options.data;
+  const ObjectivePtr objective =
+      make_objective(recipe.objective, {trained.tokenizer, recipe.data.sequence_length, recipe.run.seed});
+  const DatasetPtr dataset = open_dataset({data}, open_options(recipe, *objective));
+  EvaluateOptions how;
+  how.micro_batch = options.micro_batch > 0 ? options.micro_batch : recipe.train.micro_batch;
+  how.max_samples = options.samples;
+  const LossReport report = evaluate(*trained.model, *objective, *dataset, how);
+  fmt::print("{} on {}\n", trained.checkpoint, data);
+  fmt::print("{:<20} {:.4f}\n", "loss", report.loss);
+  for (const auto& [name, value] : report.values) fmt::print("{:<20} {:.4f}\n", name, value);
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> declare_evaluate(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  app.add_option("checkpoint", options->path, "A checkpoint, or a run's folder: its newest one")->required();
+  app.add_option("--data", options->data, "Token file (default: the recipe's data.validation)");
+  app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--samples", options->samples, "Only the first N samples")->check(CLI::PositiveNumber);
+  app.add_flag("--ema", options->averaged, "Evaluate the moving average of the weights");
+  return [options] { return run(*options); };
+}
+
+}  // namespace tessera

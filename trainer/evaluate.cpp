@@ -1,0 +1,53 @@
+#include "trainer/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tessera {
+
+LossReport make_report(const std::vector<std::string>& terms, const std::vector<double>& sums,
+                       const std::vector<double>& correct, const std::vector<double>& counts) {
+  LossReport report;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    if (counts[i] == 0) continue;  // nothing predicted: no mean to speak of
+    const double mean = sums[i] / counts[i];
+    report.loss += mean;
+    report.values.emplace_back(terms[i] + "_loss", mean);
+    report.values.emplace_back(terms[i] + "_accuracy", correct[i] / counts[i]);
+    if (i == 0) report.values.emplace_back("perplexity", std::exp(mean));
+  }
+  return report;
+}
+
+LossReport evaluate(const Model& model, const Objective& objective, const Dataset& dataset,
+                    const EvaluateOptions& options) {
+  const at::NoGradGuard no_gradients;
+  const auto num_terms = static_cast<int64_t>(objective.terms().size());
+  int64_t size = dataset.size();
+  if (options.max_samples > 0) size = std::min(size, options.max_samples);
+  // Rows: sums of losses, right predictions, counts. Float64: the order of ranks must not show.
+  const at::Tensor totals = at::zeros({3, num_terms}, at::kDouble);
+  const int64_t stride = options.micro_batch * options.data.size();
+  for (int64_t first = options.micro_batch * options.data.rank(); first < size; first += stride) {
+    std::vector<Example> examples;
+    for (int64_t i = first; i < std::min(first + options.micro_batch, size); ++i) {
+      examples.push_back(dataset.get(i));
+      examples.back().index = i;
+    }
+    const Batch batch = objective.collate(examples).to(options.device);
+    const LossTerms terms = objective.loss(model, batch, DropoutState{});
+    totals[0] += terms.sums.to(at::kCPU, at::kDouble);
+    totals[1] += terms.correct.to(at::kCPU, at::kDouble);
+    for (int64_t i = 0; i < num_terms; ++i)
+      totals[2][i] += static_cast<double>(batch.counts[static_cast<size_t>(i)]);
+  }
+  options.host.all_reduce(totals);
+  const auto row = [&](int64_t i) {
+    const at::Tensor values = totals[i].contiguous();
+    return std::vector<double>(values.data_ptr<double>(), values.data_ptr<double>() + num_terms);
+  };
+  return make_report(objective.terms(), row(0), row(1), row(2));
+}
+
+}  // namespace tessera

@@ -1,0 +1,293 @@
+#include "trainer/session.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "datasets/open.h"
+#include "datasets/views.h"
+#include "recipes/error.h"
+#include "trainer/catalog.h"
+#include "trainer/device.h"
+#include "trainer/files.h"
+#include "trainer/models/models.h"
+#include "trainer/objectives/objectives.h"
+#include "trainer/optimizers/optimizers.h"
+#include "trainer/schedules/schedules.h"
+
+namespace tessera {
+namespace {
+
+namespace fs = std::filesystem;
+
+at::ScalarType scalar_type(Precision precision) {
+  switch (precision) {
+    case Precision::bf16:
+      return at::kBFloat16;
+    case Precision::fp16:
+      return at::kHalf;
+    default:
+      return at::kFloat;
+  }
+}
+
+/// Makes the run's folder. Errors: Error with the recipe's place where that is impossible.
+void make_run_folder(const Recipe& recipe) {
+  std::error_code failure;
+  fs::create_directories(recipe.run.folder, failure);
+  if (failure || !fs::is_directory(recipe.run.folder)) {
+    throw recipe.error("run.folder", fmt::format("cannot make the folder '{}': {}", recipe.run.folder,
+                                                 failure ? failure.message() : "it is a file"));
+  }
+}
+
+/// The recipe's tokenizer, or the one that the training data was made with.
+TokenizerPtr open_tokenizer(const Recipe& recipe) {
+  if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
+  const std::string& path = recipe.data.train.sources.front().path;
+  const DatasetFacts facts = describe_dataset({path});
+  if (facts.tokenizer_json.empty()) {
+    throw recipe.error("data.tokenizer", fmt::format("'{}' ({}) holds no tokenizer; valid: the path of its "
+                                                     "tokenizer.json",
+                                                     path, facts.kind));
+  }
+  return Tokenizer::parse(facts.tokenizer_json, path);
+}
+
+DatasetPtr open_source(const Recipe& recipe, const std::string& key, const std::string& path,
+                       const OpenOptions& options) {
+  try {
+    return open_dataset({path}, options);
+  } catch (const Error& error) {
+    throw recipe.error(key, error.what());
+  }
+}
+
+void write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file << text;
+  file.close();
+  if (!file) throw Error(fmt::format("{}: cannot be written: {}", path, std::strerror(errno)));
+}
+
+}  // namespace
+
+OpenOptions open_options(const Recipe& recipe, const Objective& objective) {
+  OpenOptions options;
+  options.kind = objective.example_kind();
+  options.sequence_length = recipe.data.sequence_length;
+  options.seed = recipe.run.seed;
+  options.pack = recipe.data.pack;
+  options.short_sequence_probability = recipe.data.short_sequence_probability;
+  options.duplicate = static_cast<int>(recipe.data.duplicate);
+  return options;
+}
+
+Session::Session(Recipe given, World& surrounding)
+    : recipe(std::move(given)),
+      world(surrounding),
+      mesh(world.communicator(),
+           {static_cast<int>(recipe.parallel.shard), static_cast<int>(recipe.parallel.context),
+            static_cast<int>(recipe.parallel.tensor), static_cast<int>(recipe.parallel.pipeline)}),
+      device(choose_device(recipe, world)) {
+  check_ranks(recipe, world.size());
+  open_data();
+  build_model();
+}
+
+void Session::open_data() {
+  const auto& data = recipe.data;
+  tokenizer = open_tokenizer(recipe);
+  objective = make_objective(recipe.objective, {tokenizer, data.sequence_length, recipe.run.seed});
+  const OpenOptions options = open_options(recipe, *objective);
+  std::vector<DatasetPtr> sources;
+  std::vector<double> weights;
+  for (const auto& source : data.train.sources) {
+    const DatasetPtr dataset = open_source(recipe, "data.train", source.path, options);
+    epoch_samples += dataset->size();
+    sources.push_back(epochs(dataset, recipe.run.seed, data.shuffle));
+    weights.push_back(source.weight);
+  }
+  training = sources.size() == 1 ? sources.front() : mixed(sources, weights, recipe.run.seed);
+  if (data.validation) validation = open_source(recipe, "data.validation", *data.validation, options);
+  const auto& train = recipe.train;
+  total_steps = train.steps
+                    ? *train.steps
+                    : std::max<int64_t>(1, std::llround(*train.epochs * static_cast<double>(epoch_samples) /
+                                                        static_cast<double>(train.global_batch)));
+}
+
+void Session::build_model() {
+  model = make_model(recipe.model, {tokenizer->vocab_size(), objective->next_sentence()});
+  model->initialise(recipe.run.seed);
+  model->set_recompute(recipe.train.recompute == Recompute::blocks);
+  model->to(device);
+  auto parameters = collect_parameters(*model, scalar_type(recipe.train.precision));
+  std::vector<NamedParameter> working;
+  for (const auto& parameter : parameters) working.push_back({parameter.name, parameter.working});
+  ReplicateOptions options;
+  options.bucket_bytes = static_cast<int64_t>(recipe.parallel.bucket_megabytes * 1048576);
+  if (recipe.parallel.reduce_precision == ReducePrecision::working) {
+    options.reduce_dtype = scalar_type(recipe.train.precision);
+  }
+  gradients = std::make_unique<Replicate>(working, mesh.gradient(), options);
+  state.optimizer = make_optimizer(recipe.optimizer, std::move(parameters));
+  learning_rate = state.optimizer->base_learning_rate();
+  schedule = make_schedule(recipe.schedule);
+  if (recipe.train.precision == Precision::fp16) {
+    state.loss_scale =
+        std::make_unique<LossScale>(LossScaleOptions{.initial = recipe.train.loss_scale}, device);
+  }
+  if (recipe.train.ema > 0) {
+    state.average = std::make_unique<WeightAverage>(state.optimizer->parameters(), recipe.train.ema);
+  }
+}
+
+void Session::resume() {
+  if (world.rank() == 0) make_run_folder(recipe);
+  world.communicator().barrier();
+  const std::string checkpoints = recipe.run.folder + "/checkpoints";
+  const NewestCheckpoint newest = newest_checkpoint(checkpoints);
+  log = std::make_unique<RunLog>(recipe, world.rank());
+  for (const auto& skipped : newest.skipped) log->notice("skipped a damaged checkpoint: " + skipped);
+  if (recipe.run.resume == "never") {
+    if (!newest.path.empty() || !newest.skipped.empty()) {
+      throw recipe.error("run.resume",
+                         fmt::format("never, but {} has checkpoints; valid: another run.folder, or auto",
+                                     recipe.run.folder));
+    }
+  } else if (!newest.path.empty()) {
+    restore(CheckpointReader::open(newest.path), /*own=*/true);
+  } else if (recipe.run.resume != "auto") {
+    restore(CheckpointReader::open(recipe.run.resume), /*own=*/false);
+  } else if (!newest.skipped.empty()) {
+    throw Error(
+        fmt::format("{}: no whole checkpoint is left to resume from; move the folder away to begin anew: {}",
+                    checkpoints, join(newest.skipped, "; ")));
+  }
+  CheckpointOptions options;
+  options.folder = checkpoints;
+  options.rank = world.rank();
+  options.size = world.size();
+  options.gather_text = [this](const std::string& text) { return world.communicator().gather_text(text); };
+  options.keep = static_cast<int>(recipe.checkpoint.keep);
+  options.keep_best = recipe.checkpoint.keep_best;
+  options.background = recipe.checkpoint.background;
+  writer = std::make_unique<CheckpointWriter>(options);
+  if (world.rank() == 0) write_file(recipe.run.folder + "/recipe.yaml", dump(recipe, catalog()));
+  log->start(state.step, total_steps);
+  start_loader();
+}
+
+void Session::restore(const CheckpointReader& reader, bool own) {
+  check_same_run(reader, own);
+  state.restore(reader);
+  resumed_from_ = reader.folder();
+}
+
+/// Says what differs between the checkpoint's recipe and this one; refuses what would make it another run.
+/// From another run's checkpoint a new phase may begin, with other data say.
+void Session::check_same_run(const CheckpointReader& reader, bool own) const {
+  const std::string origin = reader.folder() + "/checkpoint.h5";
+  const Recipe before = read_recipe_text(reader.meta().recipe, origin, {}, catalog());
+  std::vector<std::string> refused;
+  for (const auto& difference : differences(before, recipe, catalog())) {
+    if (difference.changeable || (difference.new_phase && !own)) {
+      log->notice("resuming with a change: " + difference.text());
+    } else {
+      refused.push_back(difference.text());
+    }
+  }
+  if (!refused.empty()) {
+    throw Error(fmt::format("{}: {} is of another run ({}); valid: the same values, or another run.folder",
+                            recipe.origin, reader.folder(), join(refused, "; ")));
+  }
+}
+
+void Session::start_loader() {
+  LoaderOptions options;
+  options.global_batch = recipe.train.global_batch;
+  options.micro_batch = recipe.train.micro_batch;
+  options.rank = mesh.data().rank();
+  options.ranks = mesh.data().size();
+  options.prefetch = static_cast<int>(recipe.data.prefetch);
+  options.samples = state.samples;
+  loader = std::make_unique<Loader<Batch>>(training, options, [this](const std::vector<Example>& examples) {
+    return objective->collate(examples);
+  });
+}
+
+void Session::save(std::optional<double> score) {
+  CheckpointMeta meta;
+  meta.step = state.step;
+  meta.samples = state.samples;
+  meta.seed = recipe.run.seed;
+  meta.score = score;
+  meta.recipe = dump(recipe, catalog());
+  meta.tokenizer = tokenizer->json();
+  meta.state_json = state.numbers();
+  meta.layout = mesh.describe();
+  writer->save(meta, share_out(state.pieces(), world.rank(), world.size()));
+}
+
+EvaluateOptions Session::evaluate_options() const {
+  EvaluateOptions options;
+  options.micro_batch =
+      recipe.evaluate.micro_batch > 0 ? recipe.evaluate.micro_batch : recipe.train.micro_batch;
+  options.max_samples = recipe.evaluate.batches * recipe.train.global_batch;
+  options.device = device;
+  options.data = mesh.data();
+  options.host = world.communicator();
+  return options;
+}
+
+void Session::report_start() const {
+  int64_t num_parameters = 0;
+  for (const auto& parameter : state.optimizer->parameters()) num_parameters += parameter.master.numel();
+  const BatchArithmetic batch = batch_arithmetic(recipe, world.size());
+  Table table;
+  table.heading("run");
+  table.row("folder", recipe.run.folder);
+  table.row("start",
+            resumed_from_.empty() ? "new" : fmt::format("after step {} ({})", state.step, resumed_from_));
+  table.row("steps", fmt::format("{} ({:.2f} epochs of {} samples)", total_steps,
+                                 static_cast<double>(total_steps * recipe.train.global_batch) /
+                                     static_cast<double>(std::max<int64_t>(epoch_samples, 1)),
+                                 format_count(static_cast<double>(epoch_samples))));
+  table.heading("model");
+  table.row("family", recipe.model.name());
+  table.row("parameters", format_count(static_cast<double>(num_parameters)));
+  table.row("precision", names_of(recipe.train.precision)[static_cast<size_t>(recipe.train.precision)]);
+  table.row("objective", fmt::format("{} ({})", recipe.objective.name(), join(objective->terms(), " + ")));
+  table.heading("data");
+  std::vector<std::string> paths;
+  for (const auto& source : recipe.data.train.sources) paths.push_back(source.path);
+  table.row("train", join(paths));
+  table.row("validation", recipe.data.validation.value_or("none"));
+  table.row("tokenizer", fmt::format("{} tokens", tokenizer->vocab_size()));
+  table.heading("ranks");
+  table.row("mesh", mesh.describe());
+  table.row("device", device.str() + fmt::format(", {} threads per rank", at::get_num_threads()));
+  table.row("batch",
+            fmt::format("{} = {} ranks x {} x {} accumulated, {} tokens each", batch.global_batch,
+                        batch.replicas, batch.micro_batch, batch.accumulation, recipe.data.sequence_length));
+  log->table(table.text());
+}
+
+/// Peak memory, and where the last all-reduces spent their time.
+void Session::profile(std::vector<Metric>& values) const {
+  values.emplace_back("peak_memory_mib", peak_memory_mib(device));
+  double reduce = 0, exposed = 0;
+  for (const auto& bucket : gradients->statistics()) {
+    reduce += bucket.seconds;
+    exposed += bucket.exposed;
+  }
+  values.emplace_back("reduce_seconds", reduce);
+  values.emplace_back("reduce_exposed_seconds", exposed);
+}
+
+}  // namespace tessera

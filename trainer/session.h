@@ -1,0 +1,72 @@
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "datasets/loader.h"
+#include "datasets/open.h"
+#include "parallel/mesh.h"
+#include "parallel/replicate.h"
+#include "parallel/world.h"
+#include "recipes/recipe.h"
+#include "trainer/batch.h"
+#include "trainer/evaluate.h"
+#include "trainer/model.h"
+#include "trainer/objective.h"
+#include "trainer/run_log.h"
+#include "trainer/schedules/schedules.h"
+#include "trainer/training_state.h"
+
+namespace tessera {
+
+/// How the recipe's files are to be cut into examples.
+OpenOptions open_options(const Recipe& recipe, const Objective& objective);
+
+/// Everything that a recipe names, made and connected on this rank: what the loop works with.
+class Session {
+ public:
+  /// Opens data, builds the model with its first weights, starts nothing yet. Errors: Error with the recipe's
+  /// place.
+  Session(Recipe recipe, World& world);
+
+  /// Continues from the checkpoint that run.resume asks for, if there is one, and starts the loader there.
+  void resume();
+  /// The start-up table.
+  void report_start() const;
+  /// Saves the state in the background; `score` is the validation loss of these weights, where it is known.
+  void save(std::optional<double> score);
+  EvaluateOptions evaluate_options() const;
+  /// Adds where time and memory go, for log.profile.
+  void profile(std::vector<Metric>& values) const;
+
+  Recipe recipe;
+  World& world;
+  Mesh mesh;
+  at::Device device;
+  TokenizerPtr tokenizer;
+  ObjectivePtr objective;
+  DatasetPtr training;    ///< endless: global sample index -> sample, epoch after epoch
+  DatasetPtr validation;  ///< null where there is none
+  int64_t epoch_samples = 0;
+  int64_t total_steps = 0;
+  ModelPtr model;
+  TrainingState state;
+  double learning_rate = 0;  ///< the schedule's 1
+  Schedule schedule;
+  std::unique_ptr<Replicate> gradients;
+  std::unique_ptr<Loader<Batch>> loader;
+  std::unique_ptr<CheckpointWriter> writer;
+  std::unique_ptr<RunLog> log;
+
+ private:
+  void open_data();
+  void build_model();
+  void start_loader();
+  void restore(const CheckpointReader& reader, bool own);
+  void check_same_run(const CheckpointReader& reader, bool own) const;
+
+  std::string resumed_from_;
+};
+
+}  // namespace tessera

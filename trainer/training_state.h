@@ -1,0 +1,32 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trainer/average.h"
+#include "trainer/checkpoint.h"
+#include "trainer/loss_scale.h"
+#include "trainer/optimizer.h"
+
+namespace tessera {
+
+/// All that changes while training, and nothing else: what a checkpoint holds.
+struct TrainingState {
+  int64_t step = 0;                        ///< optimizer steps done
+  int64_t samples = 0;                     ///< sequences consumed by them, over all ranks
+  std::unique_ptr<Optimizer> optimizer;    ///< with the parameters
+  std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
+  std::unique_ptr<WeightAverage> average;  ///< train.ema only
+  double best_score = 0;                   ///< lowest validation loss so far; meaningful where has_score
+  bool has_score = false;
+
+  /// Everything as named rectangles of global tensors.
+  std::vector<TensorPiece> pieces() const;
+  /// The numbers, as JSON text.
+  std::string numbers() const;
+  /// Reads all of it back; masters are copied into the working weights. Errors: Error naming what the
+  /// checkpoint lacks.
+  void restore(const CheckpointReader& reader);
+};
+
+}  // namespace tessera
