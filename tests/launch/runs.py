@@ -52,7 +52,7 @@ def english():
 
 @functools.lru_cache
 def data(kind):
-    """A folder with train.h5 and validation.h5, prepared once: kind "wordpiece" (sentences, for BERT) or "bpe" (for GPT)."""
+    """A folder with train.h5 and validation.h5, prepared once: kind "wordpiece" (for BERT) or "byte_level_bpe" (for GPT)."""
     text = english()
     key = hashlib.sha256((text + kind + str(PROGRAM.stat().st_mtime_ns)).encode()).hexdigest()[:12]
     folder = SCRATCH / f"{kind}-{key}"
@@ -72,7 +72,7 @@ def data(kind):
 
 FAMILIES = {
     "bert": {"kind": "wordpiece", "model": {"family": "bert"}, "objective": {"name": "mlm_nsp"}},
-    "gpt": {"kind": "bpe", "model": {"family": "gpt"}, "objective": {"name": "causal_lm"}},
+    "gpt": {"kind": "byte_level_bpe", "model": {"family": "gpt"}, "objective": {"name": "causal_lm"}},
 }
 
 
