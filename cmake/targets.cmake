@@ -72,5 +72,5 @@ function(tessera_cuda_plugin)
   target_link_options(tessera_cuda PRIVATE -Wl,--no-as-needed)
   target_compile_options(tessera_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${tessera_warnings}>)
   set_target_properties(tessera_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CUDA_STANDARD 17
-    INSTALL_RPATH "$ORIGIN;${TESSERA_TORCH_LIB}")
+    INSTALL_RPATH "$ORIGIN;${TESSERA_TORCH_LIB};${nvidia_wheels}/nccl/lib;${nvidia_wheels}/cu13/lib")
 endfunction()

@@ -4,8 +4,6 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <sys/prctl.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "parallel/check.h"
 #include "recipes/error.h"
@@ -14,17 +12,10 @@ namespace tessera {
 namespace {
 using std::chrono::microseconds;
 
-// Containers may forbid the system call by which Open MPI copies between processes of a host; it would then
-// fail in the middle of a message instead of choosing shared memory.
-void choose_copy_mechanism() {
-  char from = 1;
-  char to = 0;
-  const iovec local{&to, 1};
-  const iovec remote{&from, 1};
-  if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != 1) {
-    setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
-  }
-}
+// Between processes of a host, Open MPI would have the kernel copy from one to the other. That is forbidden
+// in many containers, and where it is not, an all-reduce of 16 MiB took 5.9 ms so and 1.6 ms through shared
+// memory.
+void choose_copy_mechanism() { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); }
 
 std::vector<std::string> gather_hosts(int size) {
   char name[MPI_MAX_PROCESSOR_NAME] = "";
