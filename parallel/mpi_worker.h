@@ -26,7 +26,8 @@ class MpiWorker {
   std::atomic<int>& num_waiting() { return num_waiting_; }
   int& next_group_id() { return next_group_id_; }  ///< for the transports' split
 
-  /// Waits for what is under way, then MPI_Finalize (a barrier of all ranks). False where others did not come in time.
+  /// Waits for what is under way, then MPI_Finalize (a barrier of all ranks). False where others did not come
+  /// in time.
   bool finish();
   /// Leaves MPI as it is, for a process about to end with an error.
   void abandon();
