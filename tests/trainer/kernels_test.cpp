@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "parallel/plugin.h"
 #include "recipes/random.h"
 #include "trainer/blocks/functions.h"
 
@@ -24,21 +25,26 @@ double error(const at::Tensor& ours, const at::Tensor& theirs) {
   return ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item<double>();
 }
 
-class KernelsOfType : public testing::TestWithParam<at::ScalarType> {
+// Every device's kernels, in every type, against ATen's.
+class KernelsOfType : public testing::TestWithParam<std::tuple<at::ScalarType, at::DeviceType>> {
  protected:
-  at::Tensor random(std::vector<int64_t> shape) const { return torch::randn(shape).to(GetParam()); }
-  double tolerance() const {
-    return GetParam() == at::kFloat ? 2e-6 : GetParam() == at::kHalf ? 2e-3 : 1.6e-2;
+  static at::ScalarType type() { return std::get<0>(GetParam()); }
+  static at::Tensor here(const at::Tensor& tensor) { return tensor.to(std::get<1>(GetParam())); }
+  static at::Tensor random(std::vector<int64_t> shape) { return here(torch::randn(shape).to(type())); }
+  static double tolerance() { return type() == at::kFloat ? 2e-6 : type() == at::kHalf ? 2e-3 : 1.6e-2; }
+  static const Kernels& ours() { return kernels_for(random({1, 1})); }
+  void SetUp() override {
+    if (std::get<1>(GetParam()) == at::kCUDA && !find_gpu_plugin()) GTEST_SKIP() << "needs a GPU";
+    torch::manual_seed(3);
   }
-  void SetUp() override { torch::manual_seed(3); }
 };
 
 TEST_P(KernelsOfType, DropsWhatPhiloxSays) {
-  const at::Tensor samples = torch::tensor({int64_t{7}, int64_t{1} << 40, int64_t{3}}),
-                   x = torch::ones({6, 21}).to(GetParam());
+  const at::Tensor samples = here(torch::tensor({int64_t{7}, int64_t{1} << 40, int64_t{3}})),
+                   x = here(torch::ones({6, 21}).to(type()));
   DropoutSite site = site_for(samples, 2, 0.5);
   site.first_position = 9;
-  const at::Tensor y = cpu_kernels().dropout(x, site);
+  const at::Tensor y = ours().dropout(x, site);
   for (int64_t row = 0; row < 6; ++row) {
     const auto sample = static_cast<uint64_t>(samples[row / 2].item<int64_t>());
     for (int64_t h = 0; h < 21; ++h) {
@@ -62,21 +68,21 @@ TEST_P(KernelsOfType, ResidualNormEqualsAten) {
         if (addends) {
           input.bias = random({width});
           input.residual = random({6, width});
-          input.dropout = site_for(torch::tensor({4, 8, 1}), 2);
+          input.dropout = site_for(here(torch::tensor({4, 8, 1})), 2);
         }
         if (norm) {
           input.weight = random({width});
           input.shift = random({width});
         }
         input.epsilon = 1e-5;
-        const ResidualNormOutput ours = cpu_kernels().residual_norm(input);
+        const ResidualNormOutput mine = ours().residual_norm(input);
         const ResidualNormOutput theirs = generic_kernels().residual_norm(input);
-        EXPECT_LT(error(ours.sum, theirs.sum), tolerance());
+        EXPECT_LT(error(mine.sum, theirs.sum), tolerance());
         if (norm) {
-          EXPECT_LT(error(ours.normed, theirs.normed), 2 * tolerance());
+          EXPECT_LT(error(mine.normed, theirs.normed), 2 * tolerance());
         }
         const at::Tensor g = random({6, width}), h = norm ? random({6, width}) : at::Tensor();
-        const auto a = cpu_kernels().residual_norm_backward(input, theirs, g, h);
+        const auto a = ours().residual_norm_backward(input, theirs, g, h);
         const auto b = generic_kernels().residual_norm_backward(input, theirs, g, h);
         EXPECT_LT(error(a.residual, b.residual), 2 * tolerance());
         EXPECT_LT(error(a.x, b.x), 2 * tolerance());
@@ -99,31 +105,31 @@ TEST_P(KernelsOfType, ActivationsEqualAten) {
     const at::Tensor x = random({5, 1300}) * 3, bias = random({1300}), g = random({5, 1300});
     // Against float64, so that our approximations are what is measured, not ATen's rounding.
     const at::Tensor wide = (x + bias).to(at::kDouble), none;
-    EXPECT_LT(error(cpu_kernels().activation(x, bias, kind), generic_kernels().activation(wide, none, kind)),
+    EXPECT_LT(error(ours().activation(x, bias, kind), generic_kernels().activation(wide, none, kind)),
               tolerance());
-    const auto ours = cpu_kernels().activation_backward(g, x, bias, kind);
+    const auto mine = ours().activation_backward(g, x, bias, kind);
     const auto theirs = generic_kernels().activation_backward(g.to(at::kDouble), wide, none, kind);
-    EXPECT_LT(error(ours.x, theirs.x), 2 * tolerance());
-    EXPECT_LT(error(ours.bias, theirs.x.sum(0)), 4 * tolerance());
+    EXPECT_LT(error(mine.x, theirs.x), 2 * tolerance());
+    EXPECT_LT(error(mine.bias, theirs.x.sum(0)), 4 * tolerance());
   }
 }
 
 TEST_P(KernelsOfType, CrossEntropyEqualsAten) {
   const at::Tensor logits = random({9, 515}) * 4, bias = random({515});
-  const at::Tensor labels = torch::randint(0, 515, {9});
+  const at::Tensor labels = here(torch::randint(0, 515, {9}));
   labels[2] = logits[2].add(bias).argmax();
-  at::Tensor ours = logits.clone(), theirs = logits.clone();
-  const CrossEntropy a = cpu_kernels().cross_entropy(ours, bias, labels);
+  at::Tensor mine = logits.clone(), theirs = logits.clone();
+  const CrossEntropy a = ours().cross_entropy(mine, bias, labels);
   const CrossEntropy b = generic_kernels().cross_entropy(theirs, bias, labels);
   EXPECT_LT(error(a.sum, b.sum), 1e-5);
   EXPECT_EQ(a.correct.item<float>(), b.correct.item<float>());
   EXPECT_GE(a.correct.item<float>(), 1);
-  EXPECT_LT(error(ours, theirs), tolerance());
+  EXPECT_LT(error(mine, theirs), tolerance());
 }
 
 TEST_P(KernelsOfType, ColumnSumEqualsAten) {
   const at::Tensor x = random({50, 1030});
-  EXPECT_LT(error(cpu_kernels().column_sum(x), x.to(at::kDouble).sum(0)), 2 * tolerance());
+  EXPECT_LT(error(ours().column_sum(x), x.to(at::kDouble).sum(0)), 2 * tolerance());
 }
 
 TEST_P(KernelsOfType, ProductsEqualAten) {
@@ -136,8 +142,13 @@ TEST_P(KernelsOfType, ProductsEqualAten) {
             2 * tolerance());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, KernelsOfType, testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
-                         [](const auto& each) { return std::string(c10::toString(each.param)); });
+std::string device_and_type(const testing::TestParamInfo<std::tuple<at::ScalarType, at::DeviceType>>& each) {
+  return c10::DeviceTypeName(std::get<1>(each.param)) + std::string(c10::toString(std::get<0>(each.param)));
+}
+INSTANTIATE_TEST_SUITE_P(All, KernelsOfType,
+                         testing::Combine(testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
+                                          testing::Values(at::kCPU, at::kCUDA)),
+                         device_and_type);
 
 TEST(Dropout, IsTheSameForAnySplitAndAnyThreads) {
   const at::Tensor samples = torch::arange(10, 26), x = torch::randn({16 * 8, 96});
