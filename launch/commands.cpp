@@ -5,6 +5,7 @@ namespace tessera {
 std::function<int()> declare_prepare(CLI::App& app);
 std::function<int()> declare_train(CLI::App& app);
 std::function<int()> declare_evaluate(CLI::App& app);
+std::function<int()> declare_inspect(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
@@ -16,6 +17,8 @@ const std::vector<Command>& commands() {
        "mpirun -n 2 tessera train recipes/bert/pretrain-mini.yaml train.steps=500", declare_train},
       {"evaluate", "Measure a checkpoint on validation data", "tessera evaluate runs/bert-mini",
        declare_evaluate},
+      {"inspect", "Show and verify what is in a checkpoint, a dataset or a run",
+       "tessera inspect runs/bert-mini --verify", declare_inspect},
   };
   return table;
 }

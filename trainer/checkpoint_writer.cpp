@@ -1,7 +1,5 @@
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -51,6 +49,7 @@ std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces, int r
 
 /// One save() on its way to disk. Kept from save to save: the staging buffer is allocated once.
 struct CheckpointWriter::Job {
+  int64_t number = 0;  // of this save() in the run, the same on all ranks
   CheckpointMeta meta;
   std::vector<ShardEntry> entries;
   std::vector<const std::byte*> data;
@@ -142,6 +141,7 @@ void CheckpointWriter::wait() {
 void CheckpointWriter::stage(const CheckpointMeta& meta, const std::vector<TensorPiece>& pieces) {
   constexpr int64_t alignment = 64;
   Job& job = *job_;
+  ++job.number;
   job.meta = meta;
   job.entries.clear(), job.data.clear();
   int64_t total = 0;
@@ -171,9 +171,9 @@ void CheckpointWriter::stage(const CheckpointMeta& meta, const std::vector<Tenso
 }
 
 void CheckpointWriter::write() {
-  if (options_.background) setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 10);  // training goes first
   const std::string name = step_folder(job_->meta.step);
-  const std::string temporary = fmt::format("{}/.{}.tmp-{}", options_.folder, name, nonce_);
+  // The number keeps what a rank delivers late to a failed attempt out of the next.
+  const std::string temporary = fmt::format("{}/.{}.tmp-{}.{}", options_.folder, name, nonce_, job_->number);
   const std::string part = fmt::format("{}/.{}.part", temporary, shard_file(options_.rank));
   try {
     std::error_code error;

@@ -174,6 +174,19 @@ TEST_F(Hdf5, StitchesPiecesAndSurvivesMoving) {
   EXPECT_EQ(read, values);
 }
 
+TEST_F(Hdf5, StitchesThousandsOfPieces) {
+  const int64_t count = 3000;
+  const auto values = counting<float>(4);
+  std::vector<Piece> pieces;
+  for (int64_t i = 0; i < count; ++i)
+    pieces.push_back({"p" + std::to_string(i) + ".h5", "/row", {i, 0}, {1, 4}});
+  File::create(at("p2999.h5")).write("/row", Type::f32, {1, 4}, values.data());
+  File::create(at("many.h5")).write_virtual("/all", Type::f32, {count, 4}, pieces);
+  std::vector<float> read(4);
+  File::open(at("many.h5")).read_slice("/all", Type::f32, {count - 1, 0}, {1, 4}, read.data());
+  EXPECT_EQ(read, values);
+}
+
 TEST_F(Hdf5, TextsAndAttributes) {
   const std::string text = "run: {seed: 1}\n# è, 漢\n" + std::string(100'000, 'x');
   {
