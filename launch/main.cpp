@@ -31,11 +31,13 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& version) {
     return app.exit(version);
   } catch (const CLI::ParseError& error) {
-    std::vector<std::string> names;
-    for (const auto& command : tessera::commands()) names.emplace_back(command.name);
-    std::string hint;
-    if (argc > 1 && app.get_subcommands().empty()) hint = tessera::valid_names(argv[1], names);
-    throw tessera::Error(std::string(error.what()) + hint + " (tessera --help explains)");
+    if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-') {
+      std::vector<std::string> names;
+      for (const auto& command : tessera::commands()) names.emplace_back(command.name);
+      throw tessera::Error("unknown verb '" + std::string(argv[1]) + "'" +
+                           tessera::valid_names(argv[1], names));
+    }
+    throw tessera::Error(std::string(error.what()) + " (tessera --help explains)");
   }
   return chosen();
 }

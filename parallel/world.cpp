@@ -121,7 +121,7 @@ void abort_job(const std::string& message, int code) {
   // A second thread that fails meanwhile has nothing to add.
   if (aborting.exchange(true)) std::this_thread::sleep_for(std::chrono::seconds(5)), _exit(code);
   std::fflush(stdout);
-  if (job().rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  if (job().rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(code == 2 ? 2000 : 300));
   std::string line = "tessera: " + message + "\n";
   if (job().size > 1) {
     line = fmt::format("tessera: rank {} ({}, step {}): {}\n", job().rank.load(), host_name(),

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 
 #include "datasets/open.h"
 #include "datasets/views.h"
@@ -174,7 +175,8 @@ void Session::resume() {
   options.rank = world.rank();
   options.size = world.size();
   options.gather_text = [this](const std::string& text) { return world.communicator().gather_text(text); };
-  options.keep = static_cast<int>(recipe.checkpoint.keep);
+  options.keep =
+      recipe.checkpoint.keep > 0 ? static_cast<int>(recipe.checkpoint.keep) : std::numeric_limits<int>::max();
   options.keep_best = recipe.checkpoint.keep_best;
   options.background = recipe.checkpoint.background;
   writer = std::make_unique<CheckpointWriter>(options);

@@ -88,7 +88,7 @@ def recipe(folder, family="bert", **changes):
                  "sequence_length": 32},
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
         "schedule": {"name": "linear", "warm_up": 2},
-        "train": {"steps": 20, "global_batch": 16, "micro_batch": 16, "precision": "fp32", "clip": 1.0},
+        "train": {"steps": 20, "global_batch": 16, "micro_batch": 4, "precision": "fp32", "clip": 1.0},
         "checkpoint": {"every": 0},
         "evaluate": {"every": 0},
         "log": {"every": 1, "tensorboard": False},

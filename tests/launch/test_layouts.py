@@ -10,7 +10,7 @@ def reference(tmp_path_factory):
     curves = {}
     for family in runs.FAMILIES:
         folder = tmp_path_factory.mktemp(family)
-        runs.must(runs.tessera("train", runs.recipe(folder, family)))
+        runs.must(runs.tessera("train", runs.recipe(folder, family, train={"micro_batch": GLOBAL_BATCH})))
         curves[family] = runs.metrics(folder / "run"), runs.metrics(folder / "run", "grad_norm")
     return curves
 

@@ -115,7 +115,7 @@ def test_sigkill_loses_nothing(tmp_path):
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_leaves(ranks, number, tmp_path):
-    path = runs.recipe(tmp_path, train={"steps": 100000}, checkpoint={"every": 100000})
+    path = runs.recipe(tmp_path, train={"steps": 100000, "micro_batch": 8}, checkpoint={"every": 100000})
     process = start(path, ranks)
     deadline = time.time() + 30
     while not ((tmp_path / "run/metrics.jsonl").exists() and len(runs.metrics(tmp_path / "run")) > 3):

@@ -44,7 +44,7 @@ override("wrong_type", "train.steps=abc", "train.steps", "abc")
 override("fraction_for_whole", "train.steps=1.5", "train.steps", "1.5")
 override("negative", "train.steps=-1", "train.steps", "-1")
 override("out_of_range", "model.dropout=1.5", "model.dropout", "1.5")
-override("unknown_family", "model.family=brat", "brat", "did you mean")
+override("unknown_family", "model.family=brt", "brt", "did you mean 'bert'")
 override("unknown_objective", "objective.name=mlm_nps", "mlm_nps", "did you mean 'mlm_nsp'")
 override("unknown_optimizer", "optimizer.name=adam", "adam", "did you mean 'adamw'")
 override("unknown_schedule", "schedule.name=cosin", "cosin", "did you mean 'cosine'")
@@ -53,7 +53,7 @@ override("heads_do_not_divide", "model.num_heads=3", "num_heads", "32")
 override("sequence_beyond_positions", "data.sequence_length=64", "sequence_length", "max_positions")
 override("batch_not_divisible", "train.micro_batch=5", "micro_batch", "16")
 override("octal", "train.steps=010", "train.steps", "010")
-override("empty_override", "train.steps", "train.steps", "key.sub=value")
+override("empty_override", "train.steps", "train.steps", "section.key=value")
 override("override_without_value", "train.steps=", "train.steps")
 override("strategy_of_later", "parallel.tensor=2", "parallel.tensor")
 override("bad_warm_up", "schedule.warm_up=150%", "warm_up")
@@ -124,11 +124,6 @@ damaged_data("data_without_documents", edit(lambda file: file.__delitem__("docum
 damaged_data("data_of_real_numbers", edit(lambda file: (file.__delitem__("tokens"), file.create_dataset("tokens", data=[0.5] * 100))), "tokens")
 
 
-@error("tokenizer", "gpt")
-def wordpiece_data_for_gpt(folder):
-    return ["train", runs.recipe(folder, "gpt", data={"train": str(runs.data("wordpiece") / "train.h5"), "validation": None})]
-
-
 # --- prepare ---------------------------------------------------------------------------------------------------------
 def prepare(name, *expected, files=None, arguments=()):
     def build(folder):
@@ -143,13 +138,13 @@ prepare("input_missing", "nothing.txt", arguments=["@/nothing.txt", "--output", 
 prepare("no_tokenizer", "--tokenizer", arguments=["@/text.txt", "--output", "@/out"])
 prepare("unknown_kind", "wordpeace", "wordpiece", arguments=["@/text.txt", "--output", "@/out", "--train-tokenizer", "wordpeace"])
 prepare("bad_tokenizer", "t.json", files={"text.txt": b"a", "t.json": b"{"}, arguments=["@/text.txt", "--output", "@/out", "--tokenizer", "@/t.json"])
-prepare("foreign_tokenizer", "t.json", "Unigram", files={"text.txt": b"a", "t.json": b'{"model": {"type": "Unigram", "vocab": []}}'},
+prepare("foreign_tokenizer", "t.json", "only WordPiece and BPE are supported", files={"text.txt": b"a", "t.json": b'{"model": {"type": "Unigram", "vocab": []}}'},
         arguments=["@/text.txt", "--output", "@/out", "--tokenizer", "@/t.json"])
-prepare("empty_text", "text.txt", files={"text.txt": b""}, arguments=["@/text.txt", "--output", "@/out", *TRAIN])
+prepare("empty_text", "no text", files={"text.txt": b""}, arguments=["@/text.txt", "--output", "@/out", *TRAIN])
 prepare("broken_gzip", "text.gz", files={"text.gz": b"\x1f\x8b\x08\x00garbage"}, arguments=["@/text.gz", "--output", "@/out", *TRAIN])
 prepare("broken_json_line", "text.jsonl", files={"text.jsonl": b'{"text": "a"}\n{"text": \n'}, arguments=["@/text.jsonl", "--output", "@/out", *TRAIN])
 prepare("missing_field", "text.jsonl", "text", files={"text.jsonl": b'{"body": "a"}\n'}, arguments=["@/text.jsonl", "--output", "@/out", *TRAIN])
-prepare("bad_share", "--validation", arguments=["@/text.txt", "--output", "@/out", "--validation", "1.5", *TRAIN])
+prepare("bad_share", "validation", "1.5", arguments=["@/text.txt", "--output", "@/out", "--validation", "1.5", *TRAIN])
 prepare("output_below_a_file", "text.txt", arguments=["@/text.txt", "--output", "@/text.txt/out", *TRAIN])
 
 
@@ -230,7 +225,7 @@ def not_a_number(folder):
     return ["train", runs.recipe(folder, optimizer={"name": "sgd", "learning_rate": 1e30}, train={"clip": 0})]
 
 
-@error("verb", "did you mean 'train'")
+@error("unknown verb 'trian'", "did you mean 'train'")
 def unknown_verb(folder):
     return ["trian", "x.yaml"]
 
