@@ -3,9 +3,11 @@
 namespace tessera {
 
 std::function<int()> declare_prepare(CLI::App& app);
+std::function<int()> declare_recipes(CLI::App& app);
 std::function<int()> declare_train(CLI::App& app);
 std::function<int()> declare_evaluate(CLI::App& app);
 std::function<int()> declare_inspect(CLI::App& app);
+std::function<int()> declare_validate(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
@@ -19,6 +21,10 @@ const std::vector<Command>& commands() {
        declare_evaluate},
       {"inspect", "Show and verify what is in a checkpoint, a dataset or a run",
        "tessera inspect runs/bert-mini --verify", declare_inspect},
+      {"validate", "Check a recipe and say what it comes to: batch, length, parameters, memory",
+       "tessera validate recipes/bert/pretrain-base.yaml --ranks 8 train.micro_batch=16", declare_validate},
+      {"recipes", "List, show and copy the recipes that ship with Tessera",
+       "tessera recipes copy bert/pretrain-mini mine.yaml", declare_recipes},
   };
   return table;
 }
