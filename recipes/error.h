@@ -6,8 +6,9 @@
 
 namespace tessera {
 
-/// A mistake that the user can mend: in a recipe, a path, a file, the number of ranks. The message says what is wrong,
-/// where, and what is valid; the program prints it once, without a stack trace, and ends with exit code 2.
+/// A mistake that the user can mend: in a recipe, a path, a file, the number of ranks. The message says what
+/// is wrong, where, and what is valid; the program prints it once, without a stack trace, and ends with exit
+/// code 2.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
