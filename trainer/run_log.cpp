@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <iostream>
 
+#include "parallel/launch_info.h"
 #include "trainer/catalog.h"
 
 namespace tessera {
@@ -15,6 +17,17 @@ double value_of(const std::vector<Metric>& values, const std::string& name) {
     if (key == name) return value;
   }
   return 0;
+}
+
+/// Whether someone looks at standard output. mpirun gives every rank a terminal of its own, so what counts
+/// under it is where its own output goes; it is the parent of the ranks on its host.
+bool shown_on_a_terminal() {
+  if (isatty(STDOUT_FILENO) == 0) return false;
+  if (launch_info().launcher != "mpirun") return true;
+  std::error_code unknown;
+  const auto target =
+      std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), unknown).string();
+  return !unknown && (target.rfind("/dev/pts/", 0) == 0 || target.rfind("/dev/tty", 0) == 0);
 }
 
 }  // namespace
@@ -37,7 +50,7 @@ void RunLog::start(int64_t step, int64_t total) {
   options.total = total;
   options.first_step = step;
   options.every = every_;
-  options.terminal = isatty(STDOUT_FILENO) != 0;
+  options.terminal = shown_on_a_terminal();
   progress_ = std::make_unique<Progress>(std::cout, options);
 }
 

@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "datasets/open.h"
-#include "datasets/views.h"
 #include "recipes/error.h"
 #include "trainer/catalog.h"
 #include "trainer/device.h"
@@ -59,15 +58,6 @@ TokenizerPtr open_tokenizer(const Recipe& recipe) {
   return Tokenizer::parse(facts.tokenizer_json, path);
 }
 
-DatasetPtr open_source(const Recipe& recipe, const std::string& key, const std::string& path,
-                       const OpenOptions& options) {
-  try {
-    return open_dataset({path}, options);
-  } catch (const Error& error) {
-    throw recipe.error(key, error.what());
-  }
-}
-
 void write_file(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file << text;
@@ -77,24 +67,13 @@ void write_file(const std::string& path, const std::string& text) {
 
 }  // namespace
 
-OpenOptions open_options(const Recipe& recipe, const Objective& objective) {
-  OpenOptions options;
-  options.kind = objective.example_kind();
-  options.sequence_length = recipe.data.sequence_length;
-  options.seed = recipe.run.seed;
-  options.pack = recipe.data.pack;
-  options.short_sequence_probability = recipe.data.short_sequence_probability;
-  options.duplicate = static_cast<int>(recipe.data.duplicate);
-  return options;
-}
-
 Session::Session(Recipe given, World& surrounding)
     : recipe(std::move(given)),
       world(surrounding),
-      mesh(world.communicator(),
+      device(choose_device(recipe, world)),
+      mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
            {static_cast<int>(recipe.parallel.shard), static_cast<int>(recipe.parallel.context),
-            static_cast<int>(recipe.parallel.tensor), static_cast<int>(recipe.parallel.pipeline)}),
-      device(choose_device(recipe, world)) {
+            static_cast<int>(recipe.parallel.tensor), static_cast<int>(recipe.parallel.pipeline)}) {
   check_ranks(recipe, world.size());
   open_data();
   build_model();
@@ -104,17 +83,10 @@ void Session::open_data() {
   const auto& data = recipe.data;
   tokenizer = open_tokenizer(recipe);
   objective = make_objective(recipe.objective, {tokenizer, data.sequence_length, recipe.run.seed});
-  const OpenOptions options = open_options(recipe, *objective);
-  std::vector<DatasetPtr> sources;
-  std::vector<double> weights;
-  for (const auto& source : data.train.sources) {
-    const DatasetPtr dataset = open_source(recipe, "data.train", source.path, options);
-    epoch_samples += dataset->size();
-    sources.push_back(epochs(dataset, recipe.run.seed, data.shuffle));
-    weights.push_back(source.weight);
-  }
-  training = sources.size() == 1 ? sources.front() : mixed(sources, weights, recipe.run.seed);
-  if (data.validation) validation = open_source(recipe, "data.validation", *data.validation, options);
+  TrainingData opened = open_training_data(data, objective->example_kind(), recipe.run.seed);
+  training = std::move(opened.samples);
+  epoch_samples = opened.epoch_size;
+  validation = open_validation_data(data, objective->example_kind(), recipe.run.seed);
   const auto& train = recipe.train;
   total_steps = train.steps
                     ? *train.steps

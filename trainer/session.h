@@ -20,9 +20,6 @@
 
 namespace tessera {
 
-/// How the recipe's files are to be cut into examples.
-OpenOptions open_options(const Recipe& recipe, const Objective& objective);
-
 /// Everything that a recipe names, made and connected on this rank: what the loop works with.
 class Session {
  public:
@@ -42,8 +39,8 @@ class Session {
 
   Recipe recipe;
   World& world;
-  Mesh mesh;
   at::Device device;
+  Mesh mesh;  ///< its communicators carry tensors of `device`; host-side facts go through the world's
   TokenizerPtr tokenizer;
   ObjectivePtr objective;
   DatasetPtr training;    ///< endless: global sample index -> sample, epoch after epoch

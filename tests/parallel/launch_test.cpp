@@ -1,8 +1,5 @@
-#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
-#include <filesystem>
 
 #include "parallel/launch_info.h"
 #include "parallel/mesh.h"
@@ -111,7 +108,7 @@ TEST_F(Launch, a_time_limit_that_is_none_is_refused) {
 TEST_F(Launch, a_job_ends_with_its_exit_code) {
   EXPECT_EQ(run_job([](World&) { return 3; }), 3);
   const auto mistake = [](World&) -> int { throw Error("no such recipe"); };
-  EXPECT_EXIT(run_job(mistake), testing::ExitedWithCode(2), "^no such recipe\n$");
+  EXPECT_EXIT(run_job(mistake), testing::ExitedWithCode(2), "^tessera: no such recipe\n$");
   const auto bug = [](World&) -> int { throw std::runtime_error("broken"); };
   EXPECT_EXIT(run_job(bug), testing::ExitedWithCode(1), "broken");
 }
@@ -122,20 +119,6 @@ TEST(Threads, processors_are_divided_among_the_ranks_that_share_them) {
   EXPECT_EQ(threads_for({"0,1", "2,3"}, 1), 2);
   EXPECT_EQ(threads_for({"0,1", "0,1"}, 0), 1);
   EXPECT_EQ(threads_for({"0", "0", "0"}, 2), 1);
-}
-
-TEST(GpuPlugin, loads_where_it_was_built_and_registers_everything) {
-  const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libtessera_cuda.so";
-  if (!std::filesystem::exists(path)) GTEST_SKIP() << "built without GPU support";
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-  ASSERT_NE(library, nullptr) << dlerror();
-  const auto enter = reinterpret_cast<void (*)(GpuPlugin&)>(dlsym(library, "tessera_cuda_register"));
-  ASSERT_NE(enter, nullptr);
-  GpuPlugin plugin;
-  enter(plugin);
-  ASSERT_TRUE(plugin.device_count && plugin.device_name && plugin.set_device && plugin.memory &&
-              plugin.make_transport);
-  EXPECT_GE(plugin.device_count(), 0);
 }
 
 TEST(GpuPlugin, its_absence_is_explained) {
