@@ -8,6 +8,7 @@ std::function<int()> declare_train(CLI::App& app);
 std::function<int()> declare_evaluate(CLI::App& app);
 std::function<int()> declare_inspect(CLI::App& app);
 std::function<int()> declare_validate(CLI::App& app);
+std::function<int()> declare_generate(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
@@ -25,6 +26,8 @@ const std::vector<Command>& commands() {
        "tessera validate recipes/bert/pretrain-base.yaml --ranks 8 train.micro_batch=16", declare_validate},
       {"recipes", "List, show and copy the recipes that ship with Tessera",
        "tessera recipes copy bert/pretrain-mini mine.yaml", declare_recipes},
+      {"generate", "Continue texts, or fill their blanks, with a trained model",
+       "tessera generate runs/gpt-mini --prompt 'This package provides' --top-k 40", declare_generate},
   };
   return table;
 }
