@@ -8,10 +8,11 @@ namespace tessera {
 
 /// One training example, before collation: what every source gives and every objective takes.
 struct Example {
-  int64_t index = 0;                      ///< global sample index: the seed of all that is random about this sample
-  std::vector<int32_t> tokens;            ///< token ids, special tokens included where the source puts them
-  std::vector<int32_t> segments;          ///< 0/1 per token (sentence A/B), or empty
-  std::vector<int32_t> masked_positions;  ///< already masked data only (NVIDIA's files): where, and the original ids
+  int64_t index = 0;              ///< global sample index: the seed of all that is random about this sample
+  std::vector<int32_t> tokens;    ///< token ids, special tokens included where the source puts them
+  std::vector<int32_t> segments;  ///< 0/1 per token (sentence A/B), or empty
+  std::vector<int32_t>
+      masked_positions;  ///< already masked data only (NVIDIA's files): where, and the original ids
   std::vector<int32_t> masked_ids;
   int next_sentence = -1;  ///< 0 = really follows, 1 = random, -1 = not said
 };
