@@ -95,7 +95,7 @@ def test_one_process_needs_no_mpirun():
     process = start(1, "throw", "0", mpirun=False)
     _, errors = finish(process, within=30)
     assert process.returncode == 1
-    assert errors == "a broken invariant\n"
+    assert errors == "tessera: a broken invariant\n"
 
 
 def test_srun_without_pmix_is_explained(monkeypatch):
