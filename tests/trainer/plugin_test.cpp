@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-#include "parallel/communicator.h"
+#include "parallel/world.h"
 
 namespace tessera {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 TEST(GpuPlugin, loads_where_it_was_built_and_registers_everything) {
   const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libtessera_cuda.so";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "built without GPU support";
-  EXPECT_EQ(Communicator().size(), 1);  // the plug-in takes symbols from the program: link them into this one
+  EXPECT_EQ(World().size(), 1);  // the plug-in takes symbols from the program: link them into this one
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
   ASSERT_NE(library, nullptr) << dlerror();
   const auto enter = reinterpret_cast<void (*)(GpuPlugin&)>(dlsym(library, "tessera_cuda_register"));
