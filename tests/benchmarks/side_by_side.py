@@ -57,7 +57,7 @@ def main():
             shape = [name, batch, sequence, dtype, *common]
             ours, eager, compiled, memory = [], [], [], []
             for _ in range(arguments.rounds):
-                speed, own_peak = run([ROOT / "build/release/step_benchmark", *shape])
+                speed, own_peak = run([ROOT / "build/release/tool_step_benchmark", *shape])
                 ours.append(speed)
                 speed, eager_peak = run([sys.executable, peer, *shape])
                 eager.append(speed)
