@@ -4,7 +4,6 @@
 
 #include "datasets/open.h"
 #include "launch/commands.h"
-#include "trainer/objectives/objectives.h"
 #include "trainer/trained_model.h"
 
 namespace tessera {
@@ -24,13 +23,11 @@ int run(const Options& options) {
   }
   DataSection data = recipe.data;
   if (!options.data.empty()) data.validation = options.data;
-  const ObjectivePtr objective =
-      make_objective(recipe.objective, {trained.tokenizer, recipe.data.sequence_length, recipe.run.seed});
-  const DatasetPtr dataset = open_validation_data(data, objective->example_kind(), recipe.run.seed);
+  const DatasetPtr dataset = open_validation_data(data, trained.objective->example_kind(), recipe.run.seed);
   EvaluateOptions how;
   how.micro_batch = options.micro_batch > 0 ? options.micro_batch : recipe.train.micro_batch;
   how.max_samples = options.samples;
-  const LossReport report = evaluate(*trained.model, *objective, *dataset, how);
+  const LossReport report = evaluate(*trained.model, *trained.objective, *dataset, how);
   fmt::print("{} on {}\n", trained.checkpoint, *data.validation);
   fmt::print("{:<20} {:.4f}\n", "loss", report.loss);
   for (const auto& [name, value] : report.values) fmt::print("{:<20} {:.4f}\n", name, value);

@@ -18,11 +18,11 @@ TrainedModel load_trained_model(const std::string& path, bool averaged) {
   const std::string origin = reader.folder() + "/checkpoint.h5";
   trained.recipe = read_recipe_text(reader.meta().recipe, origin, {}, catalog());
   trained.tokenizer = Tokenizer::parse(reader.meta().tokenizer, origin);
-  const ObjectivePtr objective =
+  trained.objective =
       make_objective(trained.recipe.objective,
                      {trained.tokenizer, trained.recipe.data.sequence_length, trained.recipe.run.seed});
   trained.model =
-      make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), objective->next_sentence()});
+      make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), trained.objective->next_sentence()});
   const std::string group = averaged ? "ema/" : "model/";
   for (const auto& parameter : collect_parameters(*trained.model)) {
     if (averaged && !reader.has(group + parameter.name)) {

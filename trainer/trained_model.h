@@ -5,6 +5,7 @@
 #include "recipes/recipe.h"
 #include "trainer/checkpoint.h"
 #include "trainer/model.h"
+#include "trainer/objective.h"
 
 namespace tessera {
 
@@ -14,6 +15,7 @@ struct TrainedModel {
   CheckpointMeta meta;
   Recipe recipe;
   TokenizerPtr tokenizer;
+  ObjectivePtr objective;
   ModelPtr model;  ///< float32 on the CPU
 };
 

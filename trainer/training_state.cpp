@@ -1,7 +1,5 @@
 #include "trainer/training_state.h"
 
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 
 #include "recipes/error.h"
@@ -37,9 +35,7 @@ std::vector<TensorPiece> TrainingState::pieces() const {
 }
 
 std::string TrainingState::numbers() const {
-  nlohmann::json numbers = {{"optimizer_steps", optimizer->num_steps()}};
-  if (has_score) numbers["best_score"] = best_score;
-  return numbers.dump();
+  return nlohmann::json{{"optimizer_steps", optimizer->num_steps()}}.dump();
 }
 
 void TrainingState::restore(const CheckpointReader& reader) {
@@ -55,8 +51,6 @@ void TrainingState::restore(const CheckpointReader& reader) {
     throw Error(reader.folder() + ": the state has no optimizer_steps");
   }
   optimizer->set_num_steps(numbers["optimizer_steps"].get<int64_t>());
-  has_score = numbers.contains("best_score");
-  if (has_score) best_score = numbers["best_score"].get<double>();
   refresh_working(optimizer->parameters());
 }
 

@@ -17,8 +17,6 @@ struct TrainingState {
   std::unique_ptr<Optimizer> optimizer;    ///< with the parameters
   std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
   std::unique_ptr<WeightAverage> average;  ///< train.ema only
-  double best_score = 0;                   ///< lowest validation loss so far; meaningful where has_score
-  bool has_score = false;
 
   /// Everything as named rectangles of global tensors.
   std::vector<TensorPiece> pieces() const;

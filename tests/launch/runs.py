@@ -1,12 +1,17 @@
 """Starts the program as a user would: small data, small recipes, mpirun; used by all tests that drive whole runs."""
+import argparse
+import ast
 import functools
 import hashlib
+import inspect
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
+import typing
+import unittest.mock
 
 import yaml
 
@@ -41,12 +46,10 @@ def must(process):
 def english():
     """Real text that every Debian machine has: licences and Python's own documentation strings."""
     texts = [path.read_text(errors="replace") for path in sorted(pathlib.Path("/usr/share/common-licenses").iterdir()) if path.is_file()]
-    import argparse, ast, inspect, typing, unittest.mock
     for module in (argparse, ast, inspect, typing, unittest.mock):
-        source = pathlib.Path(module.__file__).read_text()
-        texts += [node.value.value for node in __import__("ast").walk(__import__("ast").parse(source))
-                  if isinstance(node, __import__("ast").Expr) and isinstance(getattr(node, "value", None), __import__("ast").Constant)
-                  and isinstance(node.value.value, str)]
+        tree = ast.parse(pathlib.Path(module.__file__).read_text())
+        texts += [node.value.value for node in ast.walk(tree)
+                  if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
     return "\n\n".join(" ".join(paragraph.split()) for text in texts for paragraph in text.split("\n\n") if len(paragraph) > 40)
 
 
