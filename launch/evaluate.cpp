@@ -9,13 +9,13 @@
 namespace tessera {
 namespace {
 
-struct Options {
+struct EvaluateArguments {
   std::string path, data;
   int64_t micro_batch = 0, samples = 0;
   bool averaged = false;
 };
 
-int run(const Options& options) {
+int run_evaluate(const EvaluateArguments& options) {
   const TrainedModel trained = load_trained_model(options.path, options.averaged);
   const Recipe& recipe = trained.recipe;
   if (options.data.empty() && !recipe.data.validation) {
@@ -37,14 +37,14 @@ int run(const Options& options) {
 }  // namespace
 
 std::function<int()> declare_evaluate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<EvaluateArguments>();
   app.add_option("checkpoint", options->path, "A checkpoint, or a run's folder: its newest one")->required();
   app.add_option("--data", options->data, "Token file (default: the recipe's data.validation)");
   app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
       ->check(CLI::PositiveNumber);
   app.add_option("--samples", options->samples, "Only the first N samples")->check(CLI::PositiveNumber);
   app.add_flag("--ema", options->averaged, "Evaluate the moving average of the weights");
-  return [options] { return run(*options); };
+  return [options] { return run_evaluate(*options); };
 }
 
 }  // namespace tessera

@@ -14,7 +14,7 @@
 namespace tessera {
 namespace {
 
-struct Options {
+struct GenerateArguments {
   std::string path, file;
   std::vector<std::string> prompts;
   GenerateOptions generate;
@@ -50,7 +50,7 @@ std::vector<int32_t> with_begin(const TrainedModel& trained, const std::string& 
   return tokens;
 }
 
-void stream_one(const TrainedModel& trained, const Options& options) {
+void stream_one(const TrainedModel& trained, const GenerateArguments& options) {
   TextStream text(trained.tokenizer);
   std::string unsaid = options.prompts.front();  // until it is known to be one that can be continued
   generate(*trained.model, {with_begin(trained, unsaid)}, options.generate, [&](size_t, int32_t token) {
@@ -60,7 +60,7 @@ void stream_one(const TrainedModel& trained, const Options& options) {
   put(unsaid + text.finish() + "\n");
 }
 
-void generate_all(const TrainedModel& trained, const Options& options) {
+void generate_all(const TrainedModel& trained, const GenerateArguments& options) {
   const auto total = static_cast<int64_t>(options.prompts.size());
   for (int64_t first = 0; first < total; first += options.batch) {
     std::vector<std::vector<int32_t>> prompts;
@@ -79,7 +79,7 @@ void generate_all(const TrainedModel& trained, const Options& options) {
   }
 }
 
-void fill(const TrainedModel& trained, const Options& options, const std::string& prompt) {
+void fill(const TrainedModel& trained, const GenerateArguments& options, const std::string& prompt) {
   const Tokenizer& tokenizer = *trained.tokenizer;
   const SpecialTokens& special = tokenizer.special();
   std::vector<int32_t> tokens{special.cls};
@@ -98,7 +98,7 @@ void fill(const TrainedModel& trained, const Options& options, const std::string
   }
 }
 
-int run(Options options) {
+int run_generate(GenerateArguments options) {
   if (!options.file.empty()) {
     for (auto& line : read_lines(options.file)) options.prompts.push_back(std::move(line));
   }
@@ -126,7 +126,7 @@ int run(Options options) {
 }  // namespace
 
 std::function<int()> declare_generate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<GenerateArguments>();
   auto& how = options->generate;
   auto& sampling = how.sampling;
   app.add_option("checkpoint", options->path, "A checkpoint, or a run's folder: its newest one")->required();
@@ -161,7 +161,7 @@ std::function<int()> declare_generate(CLI::App& app) {
       ->capture_default_str();
   app.add_flag("--json", options->json, "A line of JSON per prompt or mask");
   app.add_flag("--ema", options->averaged, "Use the moving average of the weights");
-  return [options] { return run(*options); };
+  return [options] { return run_generate(*options); };
 }
 
 }  // namespace tessera

@@ -18,14 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct InspectOptions {
+struct InspectArguments {
   std::string path;
   bool verify = false, all = false;
 };
 
-template <typename... Arguments>
-void say(fmt::format_string<Arguments...> text, Arguments&&... arguments) {
-  std::puts(fmt::format(text, std::forward<Arguments>(arguments)...).c_str());
+template <typename... Values>
+void say(fmt::format_string<Values...> text, Values&&... values) {
+  std::puts(fmt::format(text, std::forward<Values>(values)...).c_str());
 }
 
 std::string size_text(int64_t bytes) {
@@ -79,7 +79,7 @@ void say_tensors(const CheckpointReader& reader, bool all) {
   }
 }
 
-int inspect_checkpoint(const InspectOptions& options) {
+int inspect_checkpoint(const InspectArguments& options) {
   const auto reader = CheckpointReader::open(options.path);
   say_facts(reader);
   say_tensors(reader, options.all);
@@ -133,7 +133,7 @@ void say_metrics(const std::string& path) {
   for (const auto& [key, value] : last) say("  {:<32} {:>20}  at step {}", key, value.first, value.second);
 }
 
-int inspect_run(const InspectOptions& options, const std::string& checkpoints) {
+int inspect_run(const InspectArguments& options, const std::string& checkpoints) {
   say("run {}", options.path);
   if (fs::exists(options.path + "/metrics.jsonl")) say_metrics(options.path + "/metrics.jsonl");
   const auto steps = list_checkpoints(checkpoints);
@@ -155,7 +155,7 @@ int inspect_run(const InspectOptions& options, const std::string& checkpoints) {
   return 0;
 }
 
-int inspect(InspectOptions options) {
+int inspect(InspectArguments options) {
   while (options.path.size() > 1 && options.path.back() == '/') options.path.pop_back();
   const auto has = [&](const char* name) { return fs::exists(fs::path(options.path) / name); };
   if (!fs::exists(options.path)) throw Error(options.path + ": no such file or folder");
@@ -179,7 +179,7 @@ int inspect(InspectOptions options) {
 }  // namespace
 
 std::function<int()> declare_inspect(CLI::App& app) {
-  auto options = std::make_shared<InspectOptions>();
+  auto options = std::make_shared<InspectArguments>();
   app.add_option("path", options->path, "A checkpoint, a dataset (file or folder) or a run's folder")
       ->required();
   app.add_flag("--verify", options->verify, "Read everything and compare all checksums");

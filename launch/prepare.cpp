@@ -56,7 +56,7 @@ void print_file(const char* what, const std::string& path, const TokenFileHeader
              header.num_documents, header.num_sentences, header.num_tokens, header.unigram_entropy);
 }
 
-int run(PrepareOptions options, const std::string& tokenizer) {
+int run_prepare(PrepareOptions options, const std::string& tokenizer) {
   if (!tokenizer.empty()) options.tokenizer = Tokenizer::load(tokenizer);
   ProgressLine line;
   options.progress = [&](const PrepareProgress& progress) { line.show(progress); };
@@ -126,7 +126,7 @@ std::function<int()> declare_prepare(CLI::App& app) {
     }
     if (!choices->train.empty()) choices->options.trainer.kind = trainer_kind(choices->train);
     choices->options.trainer.lowercase = !choices->cased;
-    return run(choices->options, choices->tokenizer);
+    return run_prepare(choices->options, choices->tokenizer);
   };
 }
 

@@ -7,7 +7,7 @@
 namespace tessera {
 namespace {
 
-int run(const std::string& path, const std::vector<std::string>& overrides) {
+int run_train(const std::string& path, const std::vector<std::string>& overrides) {
   const Recipe recipe = read_recipe(path, overrides, catalog());  // before MPI starts
   check_ranks(recipe, launch_info().size);
   catch_stop_signals();
@@ -34,7 +34,7 @@ std::function<int()> declare_train(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("recipe", options->recipe, "The recipe's file")->required();
   app.add_option("overrides", options->overrides, "Changes to the recipe: key.sub=value");
-  return [options] { return run(options->recipe, options->overrides); };
+  return [options] { return run_train(options->recipe, options->overrides); };
 }
 
 }  // namespace tessera

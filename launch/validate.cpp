@@ -14,7 +14,7 @@
 namespace tessera {
 namespace {
 
-struct Options {
+struct ValidateArguments {
   std::string recipe;
   int ranks = 1;
   std::vector<std::string> overrides;
@@ -109,7 +109,7 @@ void print_memory(const Recipe& recipe, const ModelParts& parts, int ranks) {
     line("", fmt::format("{:<22}{:>16}  {}", kind.name, bytes_text(kind.bytes), kind.why));
 }
 
-int run(const Options& options) {
+int run_validate(const ValidateArguments& options) {
   const Recipe recipe = read_recipe(options.recipe, options.overrides, catalog());
   check_ranks(recipe, options.ranks);
   const Data data = look_at_data(recipe);
@@ -125,11 +125,11 @@ int run(const Options& options) {
 }  // namespace
 
 std::function<int()> declare_validate(CLI::App& app) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ValidateArguments>();
   app.add_option("recipe", options->recipe, "The recipe's file")->required();
   app.add_option("--ranks", options->ranks, "How many ranks will run it")->check(CLI::PositiveNumber);
   app.add_option("overrides", options->overrides, "Changes to the recipe: key.sub=value");
-  return [options] { return run(*options); };
+  return [options] { return run_validate(*options); };
 }
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 #include <any>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,36 @@ class Choice {
   std::string name_;
   std::shared_ptr<const OptionsType> type_;
   std::any options_;
+};
+
+/// Implementations that a recipe can name, and how each is made from its options and what else it needs.
+template <class Product, class... Needs>
+class Registry {
+ public:
+  struct Entry {
+    ChoiceEntry choice;
+    std::function<Product(const Choice&, Needs...)> make;
+  };
+
+  /// `key` is the key that holds the name.
+  Registry(std::string key, std::vector<Entry> entries) : entries_(std::move(entries)) {
+    choices_.key = std::move(key);
+    for (const Entry& entry : entries_) choices_.entries.push_back(entry.choice);
+  }
+
+  const ChoiceTable& choices() const { return choices_; }
+
+  /// A choice out of another table is a bug (std::logic_error).
+  Product make(const Choice& choice, Needs... needs) const {
+    for (const Entry& entry : entries_) {
+      if (entry.choice.name == choice.name()) return entry.make(choice, std::forward<Needs>(needs)...);
+    }
+    throw std::logic_error("no " + choices_.key + " '" + choice.name() + "'");
+  }
+
+ private:
+  std::vector<Entry> entries_;
+  ChoiceTable choices_;
 };
 
 /// Read with the rule from(table).

@@ -2,7 +2,7 @@
 
 #include "trainer/kernels/kernels.h"
 
-namespace tessera {
+namespace tessera::generic {
 namespace {
 
 at::ScalarType wide(const at::Tensor& data) {
@@ -123,11 +123,15 @@ CrossEntropy cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at:
 at::Tensor column_sum(const at::Tensor& x) { return x.sum(0); }
 
 }  // namespace
+}  // namespace tessera::generic
+
+namespace tessera {
 
 const Kernels& generic_kernels() {
-  static const Kernels kernels{dropout,    residual_norm,       residual_norm_backward,
-                               activation, activation_backward, cross_entropy,
-                               column_sum};
+  static const Kernels kernels{
+      generic::dropout,    generic::residual_norm,       generic::residual_norm_backward,
+      generic::activation, generic::activation_backward, generic::cross_entropy,
+      generic::column_sum};
   return kernels;
 }
 

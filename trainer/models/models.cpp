@@ -11,11 +11,6 @@
 namespace tessera {
 namespace {
 
-struct Entry {
-  ChoiceEntry choice;
-  std::function<ModelPtr(const Choice&, const ModelSetting&)> make;
-};
-
 template <class Config>
 Config sized(const Choice& choice, const ModelSetting& setting) {
   Config config = choice.as<Config>();
@@ -29,36 +24,29 @@ Config sized(const Choice& choice, const ModelSetting& setting) {
 }
 
 // A new family is one file and one entry here.
-const std::vector<Entry>& table() {
-  static const std::vector<Entry> entries{
-      {choice<BertConfig>("bert", "encoder with pre-training heads (Devlin et al., 2018)"),
-       [](const Choice& chosen, const ModelSetting& setting) {
-         auto config = sized<BertConfig>(chosen, setting);
-         config.next_sentence = setting.next_sentence;
-         return make_bert(config);
-       }},
-      {choice<GptConfig>("gpt", "decoder: GPT-1 and GPT-2 (Radford et al., 2018, 2019)"),
-       [](const Choice& chosen, const ModelSetting& setting) {
-         return make_gpt(sized<GptConfig>(chosen, setting));
-       }},
-  };
-  return entries;
+const Registry<ModelPtr, const ModelSetting&>& models() {
+  static const Registry<ModelPtr, const ModelSetting&> registry(
+      "family", {
+                    {choice<BertConfig>("bert", "encoder with pre-training heads (Devlin et al., 2018)"),
+                     [](const Choice& chosen, const ModelSetting& setting) {
+                       auto config = sized<BertConfig>(chosen, setting);
+                       config.next_sentence = setting.next_sentence;
+                       return make_bert(config);
+                     }},
+                    {choice<GptConfig>("gpt", "decoder: GPT-1 and GPT-2 (Radford et al., 2018, 2019)"),
+                     [](const Choice& chosen, const ModelSetting& setting) {
+                       return make_gpt(sized<GptConfig>(chosen, setting));
+                     }},
+                });
+  return registry;
 }
 
 }  // namespace
 
-ChoiceTable model_choices() {
-  ChoiceTable choices{"family", {}};
-  for (const Entry& entry : table()) choices.entries.push_back(entry.choice);
-  return choices;
-}
+const ChoiceTable& model_choices() { return models().choices(); }
 
 ModelPtr make_model(const Choice& choice, const ModelSetting& setting) {
-  for (const Entry& entry : table()) {
-    if (entry.choice.name == choice.name()) return entry.make(choice, setting);
-  }
-  throw Error("model.family: unknown '" + choice.name() + "'" +
-              valid_names(choice.name(), model_choices().names()));
+  return models().make(choice, setting);
 }
 
 }  // namespace tessera

@@ -11,7 +11,7 @@ struct ModelSetting {
 };
 
 /// Every model family: its name in recipes and its options.
-ChoiceTable model_choices();
+const ChoiceTable& model_choices();
 
 /// A model on the CPU in float32 whose parameters are not set yet (initialise() or a checkpoint does that).
 /// Errors: Error where the recipe's vocab_size is smaller than the tokenizer's.

@@ -31,7 +31,7 @@ struct ObjectiveSetting {
 };
 
 /// Every objective: its name in recipes and its options.
-ChoiceTable objective_choices();
+const ChoiceTable& objective_choices();
 ObjectivePtr make_objective(const Choice& choice, const ObjectiveSetting& setting);
 
 ObjectivePtr make_masked_lm(const MaskingConfig& config, bool next_sentence, const ObjectiveSetting& setting);

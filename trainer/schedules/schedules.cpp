@@ -8,13 +8,10 @@
 namespace tessera {
 namespace {
 
-struct Entry {
-  ChoiceEntry choice;
-  Schedule (*make)(const Choice&);
-};
+using ScheduleRegistry = Registry<Schedule>;
 
 template <class Options>
-Entry entry(const char* name, const char* summary) {
+ScheduleRegistry::Entry schedule(const char* name, const char* summary) {
   return {choice<Options>(name, summary), [](const Choice& given) -> Schedule {
             return [options = given.as<Options>()](int64_t step, int64_t total) {
               return options.at(step, total);
@@ -22,32 +19,21 @@ Entry entry(const char* name, const char* summary) {
           }};
 }
 
-const std::vector<Entry>& table() {
-  static const std::vector<Entry> entries = {
-      entry<LinearOptions>("linear", "straight down to the end of the run"),
-      entry<CosineOptions>("cosine", "half a cosine down to the end of the run"),
-      entry<InverseSqrtOptions>("inverse_sqrt", "one over the root of the step"),
-      entry<ConstantOptions>("constant", "the same rate throughout"),
-  };
-  return entries;
+const ScheduleRegistry& schedules() {
+  static const ScheduleRegistry registry(
+      "name", {
+                  schedule<LinearOptions>("linear", "straight down to the end of the run"),
+                  schedule<CosineOptions>("cosine", "half a cosine down to the end of the run"),
+                  schedule<InverseSqrtOptions>("inverse_sqrt", "one over the root of the step"),
+                  schedule<ConstantOptions>("constant", "the same rate throughout"),
+              });
+  return registry;
 }
 
 }  // namespace
 
-const ChoiceTable& schedule_choices() {
-  static const ChoiceTable choices = [] {
-    ChoiceTable made{"name", {}};
-    for (const auto& entry : table()) made.entries.push_back(entry.choice);
-    return made;
-  }();
-  return choices;
-}
+const ChoiceTable& schedule_choices() { return schedules().choices(); }
 
-Schedule make_schedule(const Choice& choice) {
-  for (const auto& entry : table()) {
-    if (entry.choice.name == choice.name()) return entry.make(choice);
-  }
-  throw std::logic_error("no schedule '" + choice.name() + "'");
-}
+Schedule make_schedule(const Choice& choice) { return schedules().make(choice); }
 
 }  // namespace tessera

@@ -8,7 +8,7 @@
 #include "trainer/kernels/cpu/model_loops.h"
 #include "trainer/kernels/kernels.h"
 
-namespace tessera {
+namespace tessera::cpu {
 namespace {
 
 using Floats = std::vector<float>;
@@ -330,11 +330,14 @@ at::Tensor column_sum(const at::Tensor& x) {
 }
 
 }  // namespace
+}  // namespace tessera::cpu
+
+namespace tessera {
 
 const Kernels& cpu_kernels() {
-  static const Kernels kernels{dropout,    residual_norm,       residual_norm_backward,
-                               activation, activation_backward, cross_entropy,
-                               column_sum};
+  static const Kernels kernels{cpu::dropout,    cpu::residual_norm,       cpu::residual_norm_backward,
+                               cpu::activation, cpu::activation_backward, cpu::cross_entropy,
+                               cpu::column_sum};
   return kernels;
 }
 
