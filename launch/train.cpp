@@ -3,6 +3,7 @@
 #include "launch/commands.h"
 #include "launch/signals.h"
 #include "trainer/catalog.h"
+#include "trainer/device.h"
 
 namespace tessera {
 namespace {
@@ -13,6 +14,7 @@ int run_train(const std::string& path, const std::vector<std::string>& overrides
   catch_stop_signals();
   return run_job([&](World& world) {
     world.set_threads();
+    prepare_host_memory();
     const Ending ending = train(recipe, world, stop_signal);
     if (ending.signal == 0) return 0;
     if (world.rank() == 0) {

@@ -13,9 +13,9 @@ struct Batch {
   at::Tensor segments;  ///< [batch, sequence] int64, sentence A/B; undefined where all are 0
   at::Tensor
       attention_mask;  ///< [batch, sequence] bool, true = a real token; undefined where nothing is padding
-  at::Tensor label_positions;  ///< [n] int64, ascending indices into batch * sequence; undefined = 0, 1, 2, …
+  at::Tensor label_positions;  ///< [n] int64, indices into batch * sequence; undefined = 0, 1, 2, …
                                ///< (n of them)
-  at::Tensor labels;         ///< [n] int64 token ids
+  at::Tensor labels;           ///< [n] int64 token ids; negative where nothing is predicted (filling up n)
   at::Tensor next_sentence;  ///< [batch] int64, 0 = really follows, 1 = random; undefined where the objective
                              ///< has none
   at::Tensor samples;        ///< [batch] int64 global sample indices: dropout depends on them

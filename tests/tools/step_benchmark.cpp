@@ -1,8 +1,8 @@
 // Training-step throughput of our models, in the terms of common Hugging Face benchmarks: forward, backward,
-// clip, fused AdamW, dropout 0.1, random tokens, 15 % of them predicted (BERT). usage: tool_step_benchmark
-// MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S] [--parts] MODEL: bert-base | bert-mini | gpt2 |
+// clip, fused AdamW, dropout 0.1 (of attention too unless told otherwise), random tokens, 15 % of them
+// predicted (BERT). usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S]
+// [--attention-dropout P] [--parts] MODEL: bert-base | bert-mini | gpt2 |
 // gpt2-mini; DTYPE: fp32 | bf16. --parts: milliseconds of each part of a step.
-#include <malloc.h>
 #include <sys/resource.h>
 #include <torch/torch.h>
 
@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "trainer/device.h"
 #include "trainer/gradients.h"
 #include "trainer/models/bert.h"
 #include "trainer/models/gpt.h"
@@ -28,19 +29,21 @@ struct Setting {
   int64_t batch, sequence;
   std::string dtype;
   int threads = 2;
-  double seconds = 15;
+  double seconds = 15, attention_dropout = 0.1;
   bool parts = false;
   bool bert() const { return model.starts_with("bert"); }
 };
 
 Setting read(int argc, char** argv) {
   TORCH_CHECK(argc >= 5,
-              "usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S] [--parts]");
+              "usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S] "
+              "[--attention-dropout P] [--parts]");
   Setting setting{argv[1], std::stoll(argv[2]), std::stoll(argv[3]), argv[4]};
   for (int i = 5; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--threads") setting.threads = std::stoi(argv[++i]);
     if (argument == "--seconds") setting.seconds = std::stod(argv[++i]);
+    if (argument == "--attention-dropout") setting.attention_dropout = std::stod(argv[++i]);
     if (argument == "--parts") setting.parts = true;
   }
   return setting;
@@ -48,12 +51,13 @@ Setting read(int argc, char** argv) {
 
 ModelPtr make(const Setting& setting) {
   const bool mini = setting.model.ends_with("mini");
-  const auto sized = [mini](auto config, int64_t vocab_size) {
+  const auto sized = [&](auto config, int64_t vocab_size) {
     config.num_layers = mini ? 4 : 12;
     config.hidden_size = mini ? 256 : 768;
     config.num_heads = mini ? 4 : 12;
     config.feed_forward_size = 4 * config.hidden_size;
     config.vocab_size = vocab_size;
+    config.attention_dropout = setting.attention_dropout;
     return config;
   };
   return setting.bert() ? make_bert(sized(BertConfig(), 30522)) : make_gpt(sized(GptConfig(), 50257));
@@ -126,9 +130,7 @@ class Step {
 
 int main(int argc, char** argv) {
   const Setting setting = read(argc, argv);
-  // Large tensors come from the heap and stay there: fresh pages from the kernel cost more than filling them.
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, -1);
+  prepare_host_memory();
   at::set_num_threads(setting.threads);
   torch::manual_seed(0);
   Step step(setting);

@@ -118,6 +118,7 @@ TEST_P(KernelsOfType, CrossEntropyEqualsAten) {
   const at::Tensor logits = random({9, 515}) * 4, bias = random({515});
   const at::Tensor labels = here(torch::randint(0, 515, {9}));
   labels[2] = logits[2].add(bias).argmax();
+  labels[5] = -1;  // predicts nothing
   at::Tensor mine = logits.clone(), theirs = logits.clone();
   const CrossEntropy a = ours().cross_entropy(mine, bias, labels);
   const CrossEntropy b = generic_kernels().cross_entropy(theirs, bias, labels);
@@ -125,6 +126,8 @@ TEST_P(KernelsOfType, CrossEntropyEqualsAten) {
   EXPECT_EQ(a.correct.item<float>(), b.correct.item<float>());
   EXPECT_GE(a.correct.item<float>(), 1);
   EXPECT_LT(error(mine, theirs), tolerance());
+  EXPECT_EQ(mine[5].abs().max().item<float>(), 0);
+  EXPECT_GT(mine[4].abs().max().item<float>(), 0);
 }
 
 TEST_P(KernelsOfType, ColumnSumEqualsAten) {
@@ -199,7 +202,7 @@ at::Tensor wide(std::vector<int64_t> shape) { return torch::randn(shape, at::kDo
 
 TEST(Functions, HaveTheGradientsOfTheirValues) {
   torch::manual_seed(5);
-  const at::Tensor mix = wide({4, 6}), mix2 = wide({4, 6}), labels = torch::tensor({1, 0, 4, 2});
+  const at::Tensor mix = wide({4, 6}), mix2 = wide({4, 6}), labels = torch::tensor({1, 0, -1, 2});
   check_gradients([&](const auto& in) { return (ops::linear(in[0], in[1], in[2]) * mix).sum(); },
                   {wide({4, 5}), wide({6, 5}), wide({6})});
   check_gradients(

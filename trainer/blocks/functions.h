@@ -30,8 +30,8 @@ struct TokenLoss {
 };
 
 /// Cross-entropy of softmax(x weight^T + bias) against labels: x [n, hidden], weight [classes, hidden],
-/// labels [n]. At most `chunk_bytes` of logits exist at a time, and never twice: their gradient overwrites
-/// them.
+/// labels [n] (negative: nothing to predict). At most `chunk_bytes` of logits exist at a time, and never
+/// twice: their gradient overwrites them.
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                const at::Tensor& labels, int64_t chunk_bytes = int64_t{256} << 20);
 

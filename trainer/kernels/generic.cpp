@@ -111,12 +111,13 @@ CrossEntropy cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at:
   at::Tensor values = logits.to(wide(logits));
   if (bias.defined()) values = values + bias;
   const at::Tensor log_probabilities = values.log_softmax(1);
-  const at::Tensor index = labels.unsqueeze(1);
-  CrossEntropy result{-log_probabilities.gather(1, index).sum(),
+  const at::Tensor predicts = labels.ge(0).to(values.scalar_type()).unsqueeze(1);
+  const at::Tensor index = labels.clamp_min(0).unsqueeze(1);
+  CrossEntropy result{-(log_probabilities.gather(1, index) * predicts).sum(),
                       values.argmax(1).eq(labels).sum().to(at::kFloat)};
   at::Tensor gradient = log_probabilities.exp();
   gradient.scatter_add_(1, index, at::full_like(index, -1, gradient.options()));
-  logits.copy_(gradient);
+  logits.copy_(gradient * predicts);
   return result;
 }
 

@@ -71,7 +71,7 @@ struct Kernels {
   ActivationGradient (*activation_backward)(const at::Tensor& gradient, const at::Tensor& x,
                                             const at::Tensor& bias, Activation kind);
   /// Adds bias [classes] (may be undefined) to logits [rows, classes] and overwrites them with the gradient
-  /// of the sum.
+  /// of the sum. A row whose label is negative predicts nothing: no loss, no gradient, not correct.
   CrossEntropy (*cross_entropy)(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels);
   /// x.sum(0) of [rows, hidden], in the data's type.
   at::Tensor (*column_sum)(const at::Tensor& x);

@@ -27,11 +27,12 @@ class CausalLm : public Objective {
         labels.push_back(tokens[at + 1]);
       }
     }
-    // Every position predicts: no rows need be gathered.
-    if (static_cast<int64_t>(labels.size()) < batch.tokens.numel())
-      batch.label_positions = index_tensor(positions);
-    batch.labels = index_tensor(labels);
-    batch.counts = {static_cast<int64_t>(labels.size())};
+    if (static_cast<int64_t>(labels.size()) < batch.tokens.numel()) {
+      set_labels(batch, std::move(positions), std::move(labels));
+    } else {  // every position predicts: no rows need be gathered
+      batch.labels = index_tensor(labels);
+      batch.counts = {static_cast<int64_t>(labels.size())};
+    }
     return batch;
   }
 

@@ -81,9 +81,7 @@ Batch MaskedLm::collate(const std::vector<Example>& examples) const {
     }
     next.push_back(examples[i].next_sentence);
   }
-  batch.label_positions = index_tensor(positions);
-  batch.labels = index_tensor(labels);
-  batch.counts = {static_cast<int64_t>(labels.size())};
+  set_labels(batch, std::move(positions), std::move(labels));
   if (next_sentence_) {
     batch.next_sentence = index_tensor(next);
     batch.counts.push_back(static_cast<int64_t>(next.size()));

@@ -12,6 +12,15 @@ at::Tensor index_tensor(const std::vector<int64_t>& values) {
   return tensor;
 }
 
+void set_labels(Batch& batch, std::vector<int64_t> positions, std::vector<int64_t> labels) {
+  batch.counts = {static_cast<int64_t>(labels.size())};
+  const size_t filled = (labels.size() + 31) / 32 * 32;
+  positions.resize(filled, 0);
+  labels.resize(filled, -1);
+  batch.label_positions = index_tensor(positions);
+  batch.labels = index_tensor(labels);
+}
+
 Batch pad_rows(const std::vector<Row>& rows, int64_t longest_allowed, int32_t pad) {
   const auto length = [&](const Row& row) { return std::min<int64_t>(row.tokens->size(), longest_allowed); };
   int64_t width = 0;

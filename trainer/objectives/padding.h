@@ -18,4 +18,8 @@ Batch pad_rows(const std::vector<Row>& rows, int64_t longest_allowed, int32_t pa
 /// A [values.size()] int64 tensor.
 at::Tensor index_tensor(const std::vector<int64_t>& values);
 
+/// Sets the batch's label_positions, labels and the count of predictions, filled up to a multiple of 32 with
+/// rows that predict nothing (few shapes, as above).
+void set_labels(Batch& batch, std::vector<int64_t> positions, std::vector<int64_t> labels);
+
 }  // namespace tessera

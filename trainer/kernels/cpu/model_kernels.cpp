@@ -302,6 +302,12 @@ CrossEntropy cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at:
   at::parallel_for(0, rows, 1, [&](int64_t begin, int64_t end) {
     Floats values(static_cast<size_t>(width));
     for (int64_t row = begin; row < end; ++row) {
+      if (label[row] < 0) {
+        losses.data_ptr<float>()[row] = correct.data_ptr<float>()[row] = 0;
+        std::fill(values.begin(), values.end(), 0.0f);
+        data.store(row, values.data());
+        continue;
+      }
       const auto at = static_cast<size_t>(label[row]);
       data.load(row, values.data());
       if (!added.empty()) loops::add(values.data(), added.data(), width);

@@ -21,6 +21,11 @@ __global__ void cross_entropy_kernel(T* logits, const T* bias, const int64_t* la
                                      int64_t width) {
   T* row = logits + blockIdx.x * width;
   const int64_t label = labels[blockIdx.x];
+  if (label < 0) {
+    for (int64_t i = threadIdx.x; i < width; i += threads) row[i] = static_cast<T>(0.0f);
+    if (threadIdx.x == 0) losses[blockIdx.x] = correct[blockIdx.x] = 0;
+    return;
+  }
   const auto value = [&](int64_t i) { return static_cast<float>(row[i]) + (bias ? static_cast<float>(bias[i]) : 0.0f); };
   const float own = value(label);
   float largest = -INFINITY, better = 0;
