@@ -81,7 +81,9 @@ OpenFile::OpenFile(const std::string& path, int flags)
   if (descriptor_ < 0) fail_with_reason(path, "cannot be opened");
 }
 OpenFile::OpenFile(OpenFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : path_(std::move(other.path_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
+      pending_(other.pending_) {}
 OpenFile::~OpenFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
@@ -109,9 +111,14 @@ void OpenFile::write(int64_t at, const void* data, int64_t bytes) {
     const ssize_t done = pwrite(descriptor_, from, size_t(std::min(bytes, chunk_bytes)), at);
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) fail_with_reason(path_, "cannot be written");
-    // The disk starts now, so that the fsync at the end has little left to wait for.
-    if (done == chunk_bytes) sync_file_range(descriptor_, at, done, SYNC_FILE_RANGE_WRITE);
+    if (at != pending_.end) pending_.begin = at;
     from += done, at += done, bytes -= done;
+    pending_.end = at;
+    // The disk starts now, so that the fsync at the end has little left to wait for.
+    if (pending_.end - pending_.begin >= chunk_bytes) {
+      sync_file_range(descriptor_, pending_.begin, pending_.end - pending_.begin, SYNC_FILE_RANGE_WRITE);
+      pending_.begin = pending_.end;
+    }
   }
 }
 
@@ -163,7 +170,7 @@ uint64_t hash_of(const OpenFile& file, Range range, const std::vector<Range>& ex
 }
 
 std::string seal(OpenFile& file, const std::string& kind, const std::vector<Range>& excluded) {
-  const std::string text = seal_text(kind, file.size(), hash_of(file, {seal_bytes, file.size()}, excluded));
+  std::string text = seal_text(kind, file.size(), hash_of(file, {seal_bytes, file.size()}, excluded));
   std::string block = text;
   block.resize(seal_bytes, '\0');
   file.write(0, block.data(), seal_bytes);
@@ -189,7 +196,7 @@ std::string read_seal(const OpenFile& file, const std::string& path, const std::
                             format, format_version));
   }
   std::string expected = seal_text(kind, bytes, hash);
-  const std::string text = expected;
+  std::string text = expected;
   expected.resize(seal_bytes, '\0');
   if (found != 3 || expected != block)
     throw Error(fmt::format("{}: damaged: its first lines are garbled", path));

@@ -24,6 +24,10 @@ hdf5::Type stored_type(at::ScalarType type,
 at::ScalarType tensor_type(hdf5::Type type);
 int64_t volume(const std::vector<int64_t>& shape);
 
+struct Range {
+  int64_t begin, end;
+};
+
 // --- files and folders; failures are Errors with the path and the system's reason ---
 /// An open file, closed at the end of its scope.
 class OpenFile {
@@ -40,6 +44,7 @@ class OpenFile {
  private:
   std::string path_;
   int descriptor_;
+  Range pending_{-1, -1};  ///< written one after the other, and not yet on its way to the disk
 };
 [[noreturn]] void fail_with_reason(const std::string& path, const std::string& what);
 void sync_folder(const std::string& folder);
@@ -59,9 +64,6 @@ class Hash {
 
 // --- seals: each file's first 4096 bytes say what it is, its size, and the XXH3 of all else that has no
 // checksum ---
-struct Range {
-  int64_t begin, end;
-};
 /// XXH3 of a file's bytes, outside `excluded` (rising, disjoint).
 uint64_t hash_of(const OpenFile& file, Range range, const std::vector<Range>& excluded = {});
 /// Hashes the bytes from the seal to the end outside `excluded` (rising, disjoint) and writes the seal.
