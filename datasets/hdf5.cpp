@@ -228,7 +228,7 @@ void File::append_values(const std::string& name, std::span<const std::byte> val
   Handle dataset = open_dataset(*this, id_, name);
   Handle type(H5Dget_type(dataset), H5Tclose);
   const int64_t old = shape_of(dataset).at(0), more = int64_t(values.size() / H5Tget_size(type));
-  const hsize_t extent = hsize_t(old + more);
+  const hsize_t extent = hsize_t(old) + hsize_t(more);
   check(H5Dset_extent(dataset, &extent), path_, fmt::format("cannot extend dataset '{}'", name));
   Handle target = select(path_, name, dataset, {old}, {more});
   if (more == 0) return;

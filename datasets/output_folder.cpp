@@ -37,7 +37,7 @@ OutputFolder::~OutputFolder() {
 }
 
 std::string OutputFolder::publish(const std::string& name) {
-  const std::string target = path_ + "/" + name;
+  std::string target = path_ + "/" + name;
   std::error_code failure;
   fs::rename(work() + "/" + name, target, failure);
   if (failure) throw Error(fmt::format("{}: cannot be written: {}", target, failure.message()));

@@ -1,7 +1,6 @@
 #include "datasets/token_windows.h"
 
 #include <algorithm>
-#include <ranges>
 
 namespace tessera {
 namespace {
@@ -19,9 +18,13 @@ class Stream {
 
   /// Appends the stream's tokens [begin, end).
   void read(int64_t begin, int64_t end, std::vector<int32_t>& tokens) const {
-    const auto documents = std::views::iota(int64_t{0}, num_documents());
-    auto after = std::ranges::upper_bound(documents, begin, {}, [&](int64_t i) { return start(i); });
-    for (int64_t document = *after - 1; begin < end; ++document) {
+    int64_t document = 0,
+            after = num_documents();  // the last one that starts at or before begin, and what follows
+    while (after - document > 1) {
+      const int64_t middle = document + (after - document) / 2;
+      (start(middle) <= begin ? document : after) = middle;
+    }
+    for (; begin < end; ++document) {
       const int64_t shift = start(document) - static_cast<int64_t>(file_->documents()[document]);
       const int64_t text_end = start(document + 1) - (separator_ >= 0 ? 1 : 0);
       const int64_t stop = std::min(end, text_end);

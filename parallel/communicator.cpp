@@ -1,5 +1,6 @@
 #include "parallel/communicator.h"
 
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "parallel/transport.h"

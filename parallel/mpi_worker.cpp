@@ -124,7 +124,7 @@ bool MpiWorker::advance_all() {
   return moved;
 }
 
-void MpiWorker::fail_all(std::exception_ptr error) {
+void MpiWorker::fail_all(const std::exception_ptr& error) {
   for (const auto& task : active_) task->finish(error);
   active_.clear();
 }

@@ -40,7 +40,7 @@ class MpiWorker {
   void check_world() const;
   bool take_new(std::unique_lock<std::mutex>& lock);
   bool advance_all();
-  void fail_all(std::exception_ptr error);
+  void fail_all(const std::exception_ptr& error);
   void rest(bool moved);
 
   enum class State { starting, running, finishing, ended, abandoned };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/torch.h>
 
 #include <algorithm>
 #include <chrono>
@@ -202,10 +203,10 @@ void Replicate::learn_order() {
   first_step_ = false;
   std::vector<int64_t> order;
   std::vector<bool> placed(slots_.size());
-  for (auto i = order_.rbegin(); i != order_.rend(); ++i) {  // by the last firing
-    slots_[*i].expected_fires = slots_[*i].fires;
-    if (!placed[*i]) order.push_back(*i);
-    placed[*i] = true;
+  for (const auto i : std::vector<int64_t>(order_.rbegin(), order_.rend())) {  // by the last firing
+    slots_[i].expected_fires = slots_[i].fires;
+    if (!placed[i]) order.push_back(i);
+    placed[i] = true;
   }
   std::reverse(order.begin(), order.end());
   for (size_t i = 0; i < slots_.size(); ++i) {

@@ -190,7 +190,9 @@ Schedule in_lanes(const Span& whole, int64_t lane_bytes,
                   std::function<std::vector<Round>(int64_t, int64_t)> part) {
   const int64_t lanes = std::max<int64_t>((whole.bytes() + lane_bytes - 1) / lane_bytes, 1);
   const int64_t count = whole.count;
-  return {lanes, [=](int64_t lane) { return part(lane * count / lanes, (lane + 1) * count / lanes); }};
+  return {lanes, [lanes, count, part = std::move(part)](int64_t lane) {
+            return part(lane * count / lanes, (lane + 1) * count / lanes);
+          }};
 }
 
 Schedule all_reduce_schedule(const Span& mine, Reduction how, int rank, int size) {

@@ -102,7 +102,11 @@ struct Value<T> {
   static Section write(T value) {
     return Section::scalar(names_of(T{}).at(static_cast<size_t>(value)), true);
   }
-  static std::string valid(const Rules&);
+  static std::string valid(const Rules&) {
+    std::string text;
+    for (const auto& name : names_of(T{})) text += (text.empty() ? "" : ", ") + name;
+    return text;
+  }
 };
 
 /// null in the recipe: not given.
@@ -142,12 +146,5 @@ struct Value<std::vector<T>> {
   }
   static std::string valid(const Rules& rules) { return "list of: " + Value<T>::valid(rules); }
 };
-
-template <class T>
-requires std::is_enum_v<T> std::string Value<T>::valid(const Rules&) {
-  std::string text;
-  for (const auto& name : names_of(T{})) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
 
 }  // namespace tessera

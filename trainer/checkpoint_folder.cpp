@@ -45,13 +45,14 @@ NewestCheckpoint newest_checkpoint(const std::string& folder) {
   NewestCheckpoint newest;
   auto paths = list_checkpoints(folder);
   if (paths.empty()) paths = list_checkpoints(fs::path(folder) / "checkpoints");
-  for (auto path = paths.rbegin(); path != paths.rend(); ++path) {
+  std::reverse(paths.begin(), paths.end());
+  for (const auto& path : paths) {
     try {
-      CheckpointReader::open(*path);
-      newest.path = *path;
+      CheckpointReader::open(path);
+      newest.path = path;
       break;
     } catch (const Error& error) {
-      newest.skipped.push_back(*path + ": " + error.what());
+      newest.skipped.push_back(path + ": " + error.what());
     }
   }
   return newest;

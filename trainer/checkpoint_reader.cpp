@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -171,7 +172,7 @@ struct Overlap {
 };
 
 std::optional<Overlap> overlap(const TensorInfo::Piece& piece, const std::vector<int64_t>& offset,
-                               at::Tensor target) {
+                               const at::Tensor& target) {
   Overlap found{.view = target, .from = std::vector<int64_t>(offset.size())};
   for (size_t dim = 0; dim < offset.size(); ++dim) {
     const int64_t begin = std::max(offset[dim], piece.offset[dim]);

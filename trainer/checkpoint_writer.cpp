@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 

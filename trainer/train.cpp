@@ -90,7 +90,7 @@ Ending Trainer::run() {
   interval_start_ = Clock::now();
   Step next = fetch();
   while (state().step < end) {
-    Step step = std::move(next);
+    Step step = std::exchange(next, {});
     step.reduced.wait();
     if (const int signal = step.signal()) {
       save();

@@ -128,7 +128,7 @@ void ByteLevelBpe::read_merges() {
   merge_table_.reserve(spec_.merges.size());
   merge_order_.reserve(spec_.merges.size());
   for (size_t rank = 0; rank < spec_.merges.size(); ++rank) {
-    const auto& [a, b] = spec_.merges[rank];
+    const std::string &a = spec_.merges[rank].first, &b = spec_.merges[rank].second;
     const auto id_of_part = [&](const std::string& token) {
       const int32_t id = vocabulary_.find(token);
       if (id < 0)

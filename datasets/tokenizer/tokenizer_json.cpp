@@ -210,7 +210,7 @@ std::string type_of(const TokenizerSpec& spec, const char* section,
   if (value.is_null()) return "";
   const std::string where = spec.origin + ": " + section;
   if (!value.is_object()) throw Error(where + ": must be an object or null");
-  const std::string type = text_of(value, "type", "", where);
+  std::string type = text_of(value, "type", "", where);
   if (std::find(supported.begin(), supported.end(), type) != supported.end()) return type;
   throw Error(
       fmt::format("{}: type '{}' is not supported here{}", where, type, valid_names(type, supported)));
