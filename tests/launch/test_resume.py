@@ -85,30 +85,34 @@ def start(path, ranks, *overrides):
                             stderr=subprocess.PIPE, text=True, env=runs.environment(), cwd=runs.ROOT, start_new_session=True)
 
 
-def test_sigkill_loses_nothing(tmp_path):
-    """Killed at 30 random instants, many while saving; whatever happens, the curve is the undisturbed one in the end."""
+def kill_job(process, which):
+    """SIGKILL to the ranks (`which`: all, or the index of the one that dies) as a dying machine or the kernel's killer of
+    processes would; mpirun then ends what is left."""
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    chosen = ranks if which is None else ranks[which:which + 1]
+    subprocess.run(["kill", "-9", *(chosen or [str(process.pid)])], stderr=subprocess.DEVNULL)
+    process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("ranks,kills,delay", [(1, 30, (0.25, 0.9)), (2, 10, (0.7, 1.6))])
+def test_sigkill_loses_nothing(ranks, kills, delay, tmp_path):
+    """Killed at random instants, many while saving; whatever happens, the curve is the undisturbed one in the end."""
     often = {"checkpoint": {"every": 1, "keep": 2}, "train": {"steps": 400}}
-    runs.must(runs.tessera("train", runs.recipe(tmp_path / "whole", **{**often, "checkpoint": {"every": 0}})))
+    runs.must(runs.tessera("train", runs.recipe(tmp_path / "whole", **{**often, "checkpoint": {"every": 0}}), ranks=ranks))
     expected = runs.metrics(tmp_path / "whole/run")
     path = runs.recipe(tmp_path, **often)
     generator = random.Random(5)
-    kills = 0
-    for _ in range(200):
-        process = start(path, 1)
+    survived = 0
+    while survived < kills:
+        process = start(path, ranks)
         try:
-            _, errors = process.communicate(timeout=generator.uniform(0.25, 0.9))
+            _, errors = process.communicate(timeout=generator.uniform(*delay))
             assert process.returncode == 0, errors
-            if kills >= 30:
-                break
-            shutil.rmtree(tmp_path / "run")  # finished too early: begin again until 30 kills have been survived
+            shutil.rmtree(tmp_path / "run")  # finished too early: begin again until all kills have been survived
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-            if kills == 30:
-                runs.must(runs.tessera("train", path))
-                break
-    assert kills == 30
+            kill_job(process, generator.choice([None, 0, 1]) if ranks > 1 else None)
+            survived += 1
+    runs.must(runs.tessera("train", path, ranks=ranks))
     assert runs.metrics(tmp_path / "run") == expected
 
 
