@@ -9,7 +9,7 @@ namespace tessera {
 struct AttentionConfig {
   int64_t hidden_size = 0;
   int64_t num_heads = 0;
-  double dropout = 0;  ///< of the probabilities; above 0 leaves the fused kernel
+  double dropout = 0;  ///< of the probabilities; above 0 leaves the fused kernel, which keeps none of them
   bool causal = false;
   int64_t layer = 0;  ///< which entry of a KeyValueCache is this one's
 };

@@ -31,7 +31,8 @@ void fields(BertConfig& t, V& v) {
   v("type_vocab_size", t.type_vocab_size, "kinds of segments", at_least(1));
   v("dropout", t.dropout, "share of hidden elements set to zero", range(0, 1));
   v("attention_dropout", t.attention_dropout,
-    "share of attention probabilities set to zero; above 0 attention is much slower", range(0, 1));
+    "share of attention probabilities set to zero; above 0 attention keeps all of them in memory",
+    range(0, 1));
   v("layer_norm_epsilon", t.layer_norm_epsilon, "added to variances", above(0));
   v("initializer_range", t.initializer_range, "standard deviation of the initial weights", above(0));
   v("activation", t.activation, "between the two feed-forward layers");
