@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "datasets/hdf5.h"
@@ -27,6 +28,16 @@ TokenFileHeader read_header(const hdf5::File& file) {
     header.special.*member = static_cast<int32_t>(integer(name));
   }
   return header;
+}
+
+/// Elements [begin, end) of an array of T, which may lie at any address, as int32.
+template <class T>
+void widen(const std::byte* array, uint64_t begin, uint64_t end, int32_t* to) {
+  for (uint64_t i = begin; i < end; ++i) {
+    T value;
+    std::memcpy(&value, array + i * sizeof(T), sizeof(T));
+    to[i - begin] = static_cast<int32_t>(value);
+  }
 }
 
 }  // namespace
@@ -70,7 +81,14 @@ void TokenFile::locate() {
     return file_.data() + info.file_offset;
   };
   const auto offsets = [&](const char* name, int64_t count) {
-    return std::span(reinterpret_cast<const uint64_t*>(place(name, count + 1, {Type::u64})), count + 1);
+    const std::byte* stored = place(name, count + 1, {Type::u64});
+    const auto length = static_cast<size_t>(count + 1);
+    if (reinterpret_cast<uintptr_t>(stored) % alignof(uint64_t) == 0) {
+      return std::span(reinterpret_cast<const uint64_t*>(stored), length);
+    }
+    auto& copy = unaligned_.emplace_back(length);  // small, or written by another program
+    std::memcpy(copy.data(), stored, length * sizeof(uint64_t));
+    return std::span<const uint64_t>(copy);
   };
   documents_ = offsets("/documents", header_.num_documents);
   sentences_ = offsets("/sentences", header_.num_sentences);
@@ -109,9 +127,9 @@ void TokenFile::read(uint64_t begin, uint64_t end, std::vector<int32_t>& tokens)
   const size_t old = tokens.size();
   tokens.resize(old + (end - begin));
   if (wide_) {
-    std::copy_n(reinterpret_cast<const uint32_t*>(tokens_) + begin, end - begin, tokens.begin() + old);
+    widen<uint32_t>(tokens_, begin, end, tokens.data() + old);
   } else {
-    std::copy_n(reinterpret_cast<const uint16_t*>(tokens_) + begin, end - begin, tokens.begin() + old);
+    widen<uint16_t>(tokens_, begin, end, tokens.data() + old);
   }
   // Files too large to be hashed at every start are guarded here: such an id would read past the embedding.
   for (size_t i = old; i < tokens.size(); ++i) {

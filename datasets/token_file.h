@@ -58,7 +58,8 @@ class TokenFile {
   MappedFile file_;
   bool wide_ = false;  // 32-bit tokens
   const std::byte* tokens_ = nullptr;
-  std::span<const uint64_t> documents_, sentences_;
+  std::span<const uint64_t> documents_, sentences_;  // in the mapping, or in unaligned_
+  std::vector<std::vector<uint64_t>> unaligned_;     // copies of what the file holds at odd addresses
 };
 using TokenFilePtr = std::shared_ptr<const TokenFile>;
 
