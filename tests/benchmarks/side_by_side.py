@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tessera and its peers on the same shapes, in turns, on this machine; prints ratios with their spread.
 
-usage: .venv/bin/python tests/benchmarks/side_by_side.py [--rounds N] [--seconds S] [--peers DIR] [--only TEXT]
+usage: .venv/bin/python tests/benchmarks/side_by_side.py [--rounds N] [--seconds S] [--peers DIR] [--device cpu|cuda] [--only TEXT]
 
 Each round runs, for every shape: step_benchmark (ours), hf_step.py (transformers, eager) and hf_step.py --compile, one
 after the other on an otherwise idle machine. A line's ratio is ours over the better peer of the same round.
@@ -40,6 +40,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--peers", type=pathlib.Path, default=ROOT.parent / "shared/peers")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--only", default="", help="run shapes whose line contains this text")
     arguments = parser.parse_args()
     peer = arguments.peers / "hf_step.py"
@@ -47,7 +48,7 @@ def main():
         sys.exit(f"no {peer}: pass --peers DIR")
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     print(f"{model}, {arguments.threads} threads, {arguments.rounds} rounds of {arguments.seconds:g} s; tokens/s median (min-max)")
-    common = ["--threads", arguments.threads, "--seconds", arguments.seconds]
+    common = ["--threads", arguments.threads, "--seconds", arguments.seconds, "--device", arguments.device]
     worst = 1e9
     for name, batch, sequence in SHAPES:
         for dtype in ("fp32", "bf16"):

@@ -1,7 +1,7 @@
 // Training-step throughput of our models, in the terms of common Hugging Face benchmarks: forward, backward,
 // clip, fused AdamW, dropout 0.1 (of attention too unless told otherwise), random tokens, 15 % of them
 // predicted (BERT). usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S]
-// [--attention-dropout P] [--parts] MODEL: bert-base | bert-mini | gpt2 |
+// [--attention-dropout P] [--device cpu|cuda] [--parts] MODEL: bert-base | bert-mini | gpt2 |
 // gpt2-mini; DTYPE: fp32 | bf16. --parts: milliseconds of each part of a step.
 #include <sys/resource.h>
 #include <torch/torch.h>
@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "parallel/plugin.h"
 #include "trainer/device.h"
 #include "trainer/gradients.h"
 #include "trainer/models/bert.h"
@@ -31,19 +32,21 @@ struct Setting {
   int threads = 2;
   double seconds = 15, attention_dropout = 0.1;
   bool parts = false;
+  at::Device device = at::kCPU;
   bool bert() const { return model.starts_with("bert"); }
 };
 
 Setting read(int argc, char** argv) {
   TORCH_CHECK(argc >= 5,
               "usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--threads N] [--seconds S] "
-              "[--attention-dropout P] [--parts]");
+              "[--attention-dropout P] [--device cpu|cuda] [--parts]");
   Setting setting{argv[1], std::stoll(argv[2]), std::stoll(argv[3]), argv[4]};
   for (int i = 5; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--threads") setting.threads = std::stoi(argv[++i]);
     if (argument == "--seconds") setting.seconds = std::stod(argv[++i]);
     if (argument == "--attention-dropout") setting.attention_dropout = std::stod(argv[++i]);
+    if (argument == "--device" && argv[++i] == std::string("cuda")) setting.device = at::Device(at::kCUDA, 0);
     if (argument == "--parts") setting.parts = true;
   }
   return setting;
@@ -84,9 +87,10 @@ class Step {
  public:
   explicit Step(const Setting& setting) : setting_(setting), model_(make(setting)) {
     model_->initialise(1);
+    model_->to(setting.device);
     parameters_ = collect_parameters(*model_, setting.dtype == "bf16" ? at::kBFloat16 : at::kFloat);
     optimizer_ = std::make_unique<Adamw>(parameters_, AdamwOptions());
-    batch_ = random_batch(setting, model_->vocab_size());
+    batch_ = random_batch(setting, model_->vocab_size()).to(setting.device);
   }
 
   void run(double* parts) {
@@ -107,6 +111,7 @@ class Step {
       parameter.working.mutable_grad() = at::Tensor();
     }
     optimizer_->step(1e-4, gradients, scale_and_clip(global_norm(gradients), {}, 1.0).factor);
+    if (setting_.device.is_cuda()) loss.item();  // the GPU has done what it was told
     parts[0] += forward - start;
     parts[1] += backward - forward;
     parts[2] += now() - backward;
@@ -131,6 +136,7 @@ class Step {
 int main(int argc, char** argv) {
   const Setting setting = read(argc, argv);
   prepare_host_memory();
+  if (setting.device.is_cuda()) gpu_plugin();
   at::set_num_threads(setting.threads);
   torch::manual_seed(0);
   Step step(setting);
