@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,9 +22,10 @@ def findings(unit, folder):
 def test_clang_tidy_is_content(tmp_path):
     subprocess.run(["cmake", "-S", ROOT, "-B", tmp_path, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DTESSERA_CUDA=OFF", "-DTESSERA_UNITY=ON",
                     "-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON", "-DCCACHE=OFF"], check=True, capture_output=True)
-    # Clang's own omp.h is a package that need not be there.
+    # Clang's own omp.h is a package that need not be there, and g++'s is not for clang.
     (tmp_path / "omp").mkdir()
-    shutil.copy(subprocess.run(["g++", "-print-file-name=include/omp.h"], check=True, capture_output=True, text=True).stdout.strip(), tmp_path / "omp")
+    (tmp_path / "omp/omp.h").write_text("""extern "C" { void omp_set_num_threads(int); int omp_get_thread_num(); int omp_get_num_threads();
+                                           int omp_get_max_threads(); int omp_in_parallel(); }""")
     units = [entry["file"] for entry in json.loads((tmp_path / "compile_commands.json").read_text())]
     # The loops are written with GCC's types for half precision.
     units = [unit for unit in units if "/tests/" not in unit and not unit.endswith("loops.cpp")]
