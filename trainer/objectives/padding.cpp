@@ -5,6 +5,12 @@
 #include <algorithm>
 
 namespace tessera {
+namespace {
+
+// Few different shapes keep the matrix library's cache of compiled products small.
+int64_t rounded_up(int64_t size) { return (size + 31) / 32 * 32; }
+
+}  // namespace
 
 at::Tensor index_tensor(const std::vector<int64_t>& values) {
   at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
@@ -14,7 +20,7 @@ at::Tensor index_tensor(const std::vector<int64_t>& values) {
 
 void set_labels(Batch& batch, std::vector<int64_t> positions, std::vector<int64_t> labels) {
   batch.counts = {static_cast<int64_t>(labels.size())};
-  const size_t filled = (labels.size() + 31) / 32 * 32;
+  const auto filled = static_cast<size_t>(rounded_up(batch.counts[0]));
   positions.resize(filled, 0);
   labels.resize(filled, -1);
   batch.label_positions = index_tensor(positions);
@@ -33,7 +39,7 @@ Batch pad_rows(const std::vector<Row>& rows, int64_t longest_allowed, int32_t pa
   }
   const auto count = static_cast<int64_t>(rows.size());
   const bool padded = batch.num_tokens < count * width;
-  if (padded) width = std::min((width + 31) / 32 * 32, std::max(width, longest_allowed));
+  if (padded) width = std::min(rounded_up(width), std::max(width, longest_allowed));
   batch.tokens = at::full({count, width}, static_cast<int64_t>(pad), at::kLong);
   batch.samples = at::empty({count}, at::kLong);
   if (segments) batch.segments = at::zeros({count, width}, at::kLong);
