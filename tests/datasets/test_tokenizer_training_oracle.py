@@ -65,13 +65,14 @@ def test_wordpiece_learns_the_same_tokens(text, vocab_size, min_frequency, lower
 
 
 def test_wordpiece_differs_only_by_ties(text, tmp_path):
-    """As the wheel runs by default it differs from itself by some 20 tokens of 4,000; so may we."""
+    """By default the wheel breaks ties differently each time: two of its vocabularies of 4,000 differ by 18 tokens in the
+    median, by up to 66. So ours is compared with the nearest of many (in 60 runs: half within 12, 5 equal to ours)."""
     lines = text[1][:-12]
     file = tmp_path / "english.txt"
     file.write_text("\n".join(lines), encoding="utf-8")
     vocab = set(ours("wordpiece", file, 4000, 2)["vocab"])
     assert len(vocab) == 4000
-    assert len(vocab ^ set(wheels_wordpiece(lines, 4000, 2))) <= 40
+    assert min(len(vocab ^ set(wheels_wordpiece(lines, 4000, 2))) for _ in range(20)) <= 12
 
 
 def test_the_trained_file_loads_in_the_wheel(text, tmp_path):
