@@ -2,7 +2,7 @@
 
 #include <torch/torch.h>
 
-#include "trainer/blocks/record.h"
+#include "parallel/record.h"
 
 namespace tessera::ops {
 namespace {

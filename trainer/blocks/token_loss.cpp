@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "trainer/blocks/functions.h"
-#include "trainer/blocks/record.h"
+#include "parallel/record.h"
 
 namespace tessera::ops {
 namespace {

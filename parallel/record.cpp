@@ -1,4 +1,4 @@
-#include "trainer/blocks/record.h"
+#include "parallel/record.h"
 
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/torch.h>
