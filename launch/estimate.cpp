@@ -28,8 +28,8 @@ int64_t count_state(const Recipe& recipe, Model& model) {
   for (auto& parameter : parameters)
     parameter.master = parameter.working = parameter.master.detach().to(at::kMeta);
   int64_t elements = 0;
-  for (const auto& [name, tensor] : make_optimizer(recipe.optimizer, std::move(parameters))->state()) {
-    elements += tensor.numel();
+  for (const auto& piece : make_optimizer(recipe.optimizer, std::move(parameters))->state()) {
+    elements += piece.local.numel();
   }
   return elements;
 }

@@ -43,6 +43,8 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
   for (int axis = 0; axis < num_axes; ++axis) along_[axis] = group({static_cast<Axis>(axis)});
   data_ = group({Axis::replicate, Axis::shard});
   gradient_ = group({Axis::replicate, Axis::shard, Axis::context});
+  replicas_ = group({Axis::replicate, Axis::context});
+  parts_ = group({Axis::pipeline, Axis::shard, Axis::tensor});
 }
 
 Communicator Mesh::group(std::initializer_list<Axis> free) const {

@@ -42,6 +42,15 @@ class Mesh {
   /// The ranks among which a gradient of an unsharded parameter is summed: replicate, shard and context
   /// together.
   const Communicator& gradient() const { return gradient_; }
+  /// Those of them that hold the same part of a sharded parameter: replicate and context together.
+  const Communicator& replicas() const { return replicas_; }
+  /// The ranks that hold the parts of one model: pipeline, shard and tensor together.
+  const Communicator& parts() const { return parts_; }
+  /// Whether this rank speaks for its samples and positions: others on the tensor and pipeline axes see the
+  /// same. It is the one that has the loss.
+  bool speaks() const {
+    return coordinate(Axis::tensor) == 0 && coordinate(Axis::pipeline) == size(Axis::pipeline) - 1;
+  }
 
   /// "4 ranks = pipeline 1 x replicate 4 x shard 1 x context 1 x tensor 1"
   std::string describe() const;
@@ -56,6 +65,8 @@ class Mesh {
   std::array<Communicator, num_axes> along_;
   Communicator data_;
   Communicator gradient_;
+  Communicator replicas_;
+  Communicator parts_;
 };
 
 }  // namespace tessera

@@ -191,8 +191,9 @@ std::vector<at::Tensor> Replicate::finish_alone() {
 std::vector<bool> Replicate::used_anywhere() {
   const at::Tensor flags = at::zeros({static_cast<int64_t>(slots_.size())}, at::kByte);
   for (size_t i = 0; i < slots_.size(); ++i) flags.mutable_data_ptr<uint8_t>()[i] = slots_[i].touched;
-  const at::Tensor everywhere = flags.to(communicator_.device());
-  communicator_.all_reduce(everywhere, Reduction::max);
+  const Communicator& host = options_.host ? *options_.host : communicator_;
+  const at::Tensor everywhere = flags.to(host.device());
+  host.all_reduce(everywhere, Reduction::max);
   const at::Tensor result = everywhere.cpu();
   const auto* first = result.const_data_ptr<uint8_t>();
   return std::vector<bool>(first, first + slots_.size());
@@ -219,8 +220,8 @@ void Replicate::learn_order() {
   build_buckets({first, first + slots_.size()});
 }
 
-std::vector<Replicate::BucketStatistics> Replicate::statistics() const {
-  std::vector<BucketStatistics> all;
+std::vector<MessageStatistics> Replicate::statistics() const {
+  std::vector<MessageStatistics> all;
   for (const Bucket& bucket : buckets_) {
     all.push_back({static_cast<int64_t>(bucket.message.nbytes()), bucket.work.seconds(), bucket.exposed});
   }

@@ -1,17 +1,14 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/strategy.h"
 
 namespace tessera {
-
-struct NamedParameter {
-  std::string name;
-  at::Tensor tensor;
-};
 
 struct ReplicateOptions {
   int64_t bucket_bytes = 16 << 20;
@@ -19,37 +16,28 @@ struct ReplicateOptions {
   at::ScalarType reduce_dtype = at::ScalarType::Undefined;
   /// Accumulate 16-bit gradients of several micro-steps in float32.
   bool accumulate_fp32 = true;
+  /// The same ranks for CPU tensors, where the communicator's tensors live elsewhere.
+  std::optional<Communicator> host = {};
 };
 
 /// Sums gradients over the replicas while backward still runs. Each parameter's gradient is handed over as
 /// soon as autograd has it and copied into a bucket; a full bucket is all-reduced, on the last micro-step of
 /// a step only. The buckets follow the order in which gradients appeared in the first step on rank 0. Ranks
 /// may use different parameters: who has no gradient contributes zeros. With one rank nothing is copied or
-/// sent. A step: begin_step(); per micro-step begin_micro_step(last), forward, backward; gradients =
-/// finish().
-class Replicate {
+/// sent. All ranks hold, and step, all parameters.
+class Replicate : public Strategy {
  public:
   /// Keeps the parameters that require a gradient, each once (tied ones appear twice in a module's list).
   Replicate(const std::vector<NamedParameter>& parameters, Communicator communicator,
             ReplicateOptions options = {});
-  ~Replicate();  ///< takes its hooks off the parameters
-  Replicate(const Replicate&) = delete;
-  Replicate& operator=(const Replicate&) = delete;
+  ~Replicate() override;  ///< takes its hooks off the parameters
 
   const std::vector<NamedParameter>& parameters() const { return parameters_; }
 
-  void begin_step();                 ///< forgets all gradients
-  void begin_micro_step(bool last);  ///< before forward
-  /// The sums over micro-steps and ranks, one per entry of parameters(); undefined where no rank had a
-  /// gradient. They may lie in the buckets: valid until the next begin_step().
-  std::vector<at::Tensor> finish();
-
-  struct BucketStatistics {
-    int64_t bytes = 0;
-    double seconds = 0;  ///< of the all-reduce in the last step
-    double exposed = 0;  ///< of these, those that finish() waited for
-  };
-  std::vector<BucketStatistics> statistics() const;
+  void begin_step() override;
+  void begin_micro_step(bool last) override;
+  std::vector<at::Tensor> finish() override;                   ///< one per entry of parameters()
+  std::vector<MessageStatistics> statistics() const override;  ///< one per bucket
 
  private:
   struct Hook;

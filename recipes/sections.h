@@ -144,6 +144,8 @@ inline std::vector<std::string> names_of(ReducePrecision) { return {"fp32", "wor
 
 struct ParallelSection {
   int64_t shard = 1, tensor = 1, pipeline = 1, context = 1;
+  int64_t zero = 3;
+  int64_t prefetch = 1;
   double bucket_megabytes = 25;
   ReducePrecision reduce_precision = ReducePrecision::fp32;
 };
@@ -153,6 +155,10 @@ void fields(ParallelSection& t, V& v) {
   v("tensor", t.tensor, "ranks over which each layer is split", changeable, at_least(1));
   v("pipeline", t.pipeline, "ranks over which the blocks are divided", changeable, at_least(1));
   v("context", t.context, "ranks over which each sequence is divided", changeable, at_least(1));
+  v("zero", t.zero, "what the shard axis divides: 1 optimizer state, 2 also gradients, 3 also parameters",
+    changeable, range(1, 3));
+  v("prefetch", t.prefetch, "zero 3: blocks whose parameters are gathered ahead of their use", changeable,
+    at_least(0));
   v("bucket_megabytes", t.bucket_megabytes, "size of the messages in which gradients are reduced, in MiB",
     changeable, above(0));
   v("reduce_precision", t.reduce_precision,

@@ -40,10 +40,11 @@ void WeightAverage::swap() {
   refresh_working(parameters_);
 }
 
-std::vector<std::pair<std::string, at::Tensor>> WeightAverage::state() const {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (size_t i = 0; i < averages_.size(); ++i)
-    tensors.emplace_back("ema/" + parameters_[i].name, averages_[i]);
+std::vector<TensorPiece> WeightAverage::state() const {
+  std::vector<TensorPiece> tensors;
+  for (size_t i = 0; i < averages_.size(); ++i) {
+    tensors.push_back(parameters_[i].placement.piece("ema/" + parameters_[i].name, averages_[i]));
+  }
   return tensors;
 }
 

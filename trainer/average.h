@@ -15,7 +15,7 @@ class WeightAverage {
   void swap();
 
   /// Live tensors under "ema/parameter", float32. Read them to save, write into them to load.
-  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  std::vector<TensorPiece> state() const;
 
  private:
   std::vector<Parameter> parameters_;

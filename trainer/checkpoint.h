@@ -5,8 +5,6 @@
 // "ema/<name>"), stitched from the rectangles in the shards: h5py and h5dump read it whole, any mesh reads
 // its part. A folder is written under a hidden name, made durable and renamed last: one with its final name
 // is complete.
-#include <ATen/core/Tensor.h>
-
 #include <functional>
 #include <future>
 #include <map>
@@ -16,22 +14,16 @@
 #include <vector>
 
 #include "datasets/hdf5.h"
+#include "trainer/tensor_piece.h"
 
 namespace tessera {
-
-/// A rectangle of a global tensor: covers [offset, offset + local.sizes()) of it.
-struct TensorPiece {
-  std::string name;  ///< "model/embeddings.word.weight"
-  std::vector<int64_t> global_shape, offset;
-  at::Tensor local;  ///< any device, any strides
-};
-
-/// A piece that is a whole tensor.
-TensorPiece whole_piece(std::string name, const at::Tensor& tensor);
 
 /// This rank's share of pieces that `size` replicas all hold: balanced by bytes, cut along dim 0 where
 /// needed. The shares of all ranks together are the pieces.
 std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces, int rank, int size);
+
+/// The same where each piece says who holds it: every group of holders shares out what it holds.
+std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces);
 
 struct CheckpointMeta {
   int64_t step = 0;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <thread>
 
 #include "recipes/error.h"
@@ -16,10 +17,6 @@ namespace fs = std::filesystem;
 namespace tessera {
 
 using namespace checkpoint;
-
-TensorPiece whole_piece(std::string name, const at::Tensor& tensor) {
-  return {std::move(name), tensor.sizes().vec(), std::vector<int64_t>(size_t(tensor.dim()), 0), tensor};
-}
 
 std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces, int rank, int size) {
   // All bytes in a row, cut into `size` equal parts; a cut falls on the nearest boundary between rows of dim
@@ -44,6 +41,16 @@ std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces, int r
     if (!divisible) continue;
     share.back().local = piece.local.narrow(0, first, last - first);
     share.back().offset[0] += first;
+  }
+  return share;
+}
+
+std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces) {
+  std::map<std::pair<int, int>, std::vector<TensorPiece>> groups;
+  for (const auto& piece : pieces) groups[{piece.holder, piece.holders}].push_back(piece);
+  std::vector<TensorPiece> share;
+  for (const auto& [place, group] : groups) {
+    for (auto& piece : share_out(group, place.first, place.second)) share.push_back(std::move(piece));
   }
   return share;
 }

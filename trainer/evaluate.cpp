@@ -29,14 +29,19 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
   // Rows: sums of losses, right predictions, counts. Float64: the order of ranks must not show.
   const at::Tensor totals = at::zeros({3, num_terms}, at::kDouble);
   const int64_t stride = options.micro_batch * options.data.size();
-  for (int64_t first = options.micro_batch * options.data.rank(); first < size; first += stride) {
+  for (int64_t start = 0; start < size; start += stride) {
+    const int64_t first = start + options.micro_batch * options.data.rank();
+    // All ranks go forward equally often, since some strategies exchange parameters there: who has no samples
+    // left computes one for nothing.
+    const bool counts = first < size && options.counts;
     std::vector<Example> examples;
-    for (int64_t i = first; i < std::min(first + options.micro_batch, size); ++i) {
+    for (int64_t i = std::min(first, size - 1); i < std::min(first + options.micro_batch, size); ++i) {
       examples.push_back(dataset.get(i));
       examples.back().index = i;
     }
     const Batch batch = objective.collate(examples).to(options.device);
-    const LossTerms terms = objective.loss(model, batch, DropoutState{});
+    const LossTerms terms = objective.loss(model, model.forward(batch), batch);
+    if (!counts) continue;
     totals[0] += terms.sums.to(at::kCPU, at::kDouble);
     totals[1] += terms.correct.to(at::kCPU, at::kDouble);
     for (int64_t i = 0; i < num_terms; ++i)

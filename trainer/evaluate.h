@@ -14,8 +14,9 @@ struct EvaluateOptions {
   int64_t micro_batch = 8;  ///< sequences that one rank computes at a time
   int64_t max_samples = 0;  ///< 0: all
   at::Device device = at::kCPU;
-  Communicator data;  ///< the ranks that share the work
-  Communicator host;  ///< CPU sums over the same ranks
+  Communicator data;   ///< the ranks that share the work
+  Communicator host;   ///< CPU sums over all ranks
+  bool counts = true;  ///< this rank's sums count; others on the tensor and pipeline axes have the same
 };
 
 /// Sums over predictions, as training steps and evaluations report them.

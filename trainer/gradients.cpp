@@ -50,6 +50,38 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients) {
 
 at::Tensor global_norm(const std::vector<at::Tensor>& gradients) { return sum_of_squares(gradients).sqrt(); }
 
+at::Tensor global_norm(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                       const Communicator& parts) {
+  std::vector<at::Tensor> counted;
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (parameters[i].placement.counted) counted.push_back(gradients[i]);
+  }
+  at::Tensor sum = sum_of_squares(counted);
+  if (parts.size() > 1) {
+    sum = sum.to(parts.device()).contiguous();
+    parts.all_reduce(sum);
+  }
+  return sum.sqrt();
+}
+
+void sum_whole_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                         const Communicator& tensor) {
+  if (tensor.size() == 1) return;
+  const torch::NoGradGuard no_grad;
+  std::vector<at::Tensor> whole;
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (gradients[i].defined() && !parameters[i].placement.split) whole.push_back(gradients[i].view(-1));
+  }
+  if (whole.empty()) return;
+  const at::Tensor message = at::cat(whole);
+  tensor.all_reduce(message);
+  int64_t offset = 0;
+  for (const at::Tensor& gradient : whole) {
+    gradient.copy_(message.narrow(0, offset, gradient.numel()));
+    offset += gradient.numel();
+  }
+}
+
 GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip) {
   const torch::NoGradGuard no_grad;
   GradientScale scale;

@@ -3,6 +3,9 @@
 
 #include <vector>
 
+#include "parallel/communicator.h"
+#include "trainer/parameters.h"
+
 namespace tessera {
 
 /// The sum of squares of all defined gradients (float32, bfloat16, float16; contiguous): 0-dim float32 on
@@ -12,6 +15,16 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients);
 
 /// The Euclidean norm over all gradients taken as one vector: 0-dim float32 on their device.
 at::Tensor global_norm(const std::vector<at::Tensor>& gradients);
+
+/// The same where a model's parts lie on several ranks: `parts` is Mesh::parts(), or any ranks that together
+/// count each parameter once.
+at::Tensor global_norm(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                       const Communicator& parts);
+
+/// Parameters that the tensor axis does not split have on each of its ranks the gradient of that rank's rows
+/// and classes: adds them up, as one message.
+void sum_whole_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                         const Communicator& tensor);
 
 /// What the optimizer multiplies gradients by, without a pass of its own and without waiting for the device.
 struct GradientScale {

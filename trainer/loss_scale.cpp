@@ -20,8 +20,9 @@ void LossScale::update(const at::Tensor& norm) {
 
 int64_t LossScale::num_skipped() const { return skipped_.item<int>(); }
 
-std::vector<std::pair<std::string, at::Tensor>> LossScale::state() const {
-  return {{"scale", scale_}, {"growth_tracker", growth_tracker_}, {"skipped", skipped_}};
+std::vector<TensorPiece> LossScale::state() const {
+  return {whole_piece("scale", scale_), whole_piece("growth_tracker", growth_tracker_),
+          whole_piece("skipped", skipped_)};
 }
 
 }  // namespace tessera

@@ -1,9 +1,9 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <string>
-#include <utility>
 #include <vector>
+
+#include "trainer/tensor_piece.h"
 
 namespace tessera {
 
@@ -29,7 +29,7 @@ class LossScale {
   int64_t num_skipped() const;
 
   /// Live tensors: "scale", "growth_tracker", "skipped". Read them to save, write into them to load.
-  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  std::vector<TensorPiece> state() const;
 
  private:
   LossScaleOptions options_;

@@ -9,9 +9,14 @@
 namespace tessera {
 
 at::Tensor Model::forward(const Batch& batch, const DropoutState& dropout) const {
+  if (strategy_) strategy_->enter(0, {});
   const Context shared = context(batch, dropout);
   at::Tensor hidden = embed(batch, shared);
-  for (const auto& block : blocks_) hidden = block->forward(hidden, shared);
+  for (size_t i = 0; i < blocks_.size(); ++i) {
+    if (strategy_) hidden = strategy_->enter(i + 1, hidden);
+    hidden = blocks_[i]->forward(hidden, shared);
+    if (strategy_) hidden = strategy_->leave(i + 1, hidden);
+  }
   return finish(hidden);
 }
 
@@ -47,18 +52,26 @@ void Model::set_recompute(bool recompute) {
   for (const auto& block : blocks_) block->set_recompute(recompute);
 }
 
-void Model::initialise(uint64_t seed) {
-  at::NoGradGuard no_grad;
-  for (auto& item : named_parameters()) {
-    const Initial start = initial(item.key());
-    at::Tensor& parameter = item.value();
+void Model::allocate() { tessera::allocate(place_parameters(*this, Mesh())); }
+
+void Model::initialise(uint64_t seed, const std::vector<Parameter>& parameters) const {
+  const at::NoGradGuard no_grad;
+  for (const Parameter& parameter : parameters) {
+    const Initial start = initial(parameter.name);
+    at::Tensor values = parameter.master;
     if (start.deviation == 0) {
-      parameter.fill_(start.value);
+      values.fill_(start.value);
       continue;
     }
-    const std::vector<int64_t> whole(static_cast<size_t>(parameter.dim()), 0);
-    fill_normal(parameter, mix(seed, hash_name(item.key())), parameter.sizes(), whole, start.deviation);
+    fill_normal(values, mix(seed, hash_name(parameter.name)), parameter.placement.global_shape,
+                parameter.placement.offset, start.deviation);
   }
+  refresh_working(parameters);
+}
+
+void Model::initialise(uint64_t seed) {
+  allocate();
+  initialise(seed, collect_parameters(*this));
 }
 
 void Model::add_blocks(int64_t num_layers, TransformerBlockConfig config) {

@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "parallel/strategy.h"
 #include "trainer/batch.h"
 #include "trainer/blocks/transformer_block.h"
+#include "trainer/parameters.h"
 
 namespace tessera {
 
@@ -69,11 +71,16 @@ class Model : public torch::nn::Module {
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_positions() const = 0;
 
+  /// Acts around embedding and blocks from now on; not owned, null = nobody.
+  void set_strategy(Strategy* strategy) { strategy_ = strategy; }
   /// Keep only each block's input for backward and compute its inside again: less memory, a third more time.
   void set_recompute(bool recompute);
-  /// Sets all parameters: a pure function of the seed and of each one's name, global shape and element
-  /// number.
-  void initialise(uint64_t seed);
+  /// Memory for all parameters, whole, on the CPU; values undefined.
+  void allocate();
+  /// Sets parameters, or parts of them: a pure function of the seed and of each one's name, global shape and
+  /// element number.
+  void initialise(uint64_t seed, const std::vector<Parameter>& parameters) const;
+  void initialise(uint64_t seed);  ///< allocates and sets all
 
  protected:
   virtual Initial initial(const std::string& name) const = 0;
@@ -81,6 +88,7 @@ class Model : public torch::nn::Module {
 
  private:
   std::vector<std::shared_ptr<TransformerBlock>> blocks_;
+  Strategy* strategy_ = nullptr;
 };
 using ModelPtr = std::shared_ptr<Model>;
 

@@ -30,7 +30,8 @@ class Objective {
   /// A batch on the CPU. Thread-safe. All that is random depends on the seed and on Example::index alone.
   /// Errors: Error where an example lacks what the objective needs.
   virtual Batch collate(const std::vector<Example>& examples) const = 0;
-  virtual LossTerms loss(const Model& model, const Batch& batch, const DropoutState& dropout) const = 0;
+  /// `hidden`: what model.forward() made of the batch.
+  virtual LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const = 0;
 };
 using ObjectivePtr = std::shared_ptr<const Objective>;
 

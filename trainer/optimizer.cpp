@@ -105,11 +105,12 @@ void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& g
   if (!copies.empty()) at::_foreach_copy_(copies, masters);
 }
 
-std::vector<std::pair<std::string, at::Tensor>> Optimizer::state() const {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
+std::vector<TensorPiece> Optimizer::state() const {
+  std::vector<TensorPiece> tensors;
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     for (size_t i = 0; i < parameters_.size(); ++i) {
-      tensors.emplace_back(slot_names_[slot] + "/" + parameters_[i].name, slots_[slot][i]);
+      const Parameter& parameter = parameters_[i];
+      tensors.push_back(parameter.placement.piece(slot_names_[slot] + "/" + parameter.name, slots_[slot][i]));
     }
   }
   return tensors;

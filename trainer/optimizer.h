@@ -31,7 +31,7 @@ class Optimizer {
   double base_learning_rate() const { return base_learning_rate_; }
 
   /// Live tensors under "slot/parameter": read them to save, write into them to load.
-  std::vector<std::pair<std::string, at::Tensor>> state() const;
+  std::vector<TensorPiece> state() const;
   /// Steps really taken. Waits for the device.
   int64_t num_steps() const;
   void set_num_steps(int64_t steps);

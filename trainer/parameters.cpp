@@ -10,18 +10,30 @@
 namespace tessera {
 
 std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working) {
+  std::vector<PlacedTensor> tensors;
+  std::unordered_set<const at::TensorImpl*> seen;
+  for (const auto& item : module.named_parameters()) {
+    const at::Tensor& tensor = item.value();
+    if (!seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+    const TensorPiece whole = whole_piece("", tensor);
+    tensors.push_back({item.key(), tensor, {.global_shape = whole.global_shape, .offset = whole.offset}});
+  }
+  return collect_parameters(tensors, working);
+}
+
+std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tensors, at::ScalarType working) {
   const torch::NoGradGuard no_grad;
   std::vector<Parameter> parameters;
-  std::unordered_set<const at::TensorImpl*> seen;
-  for (auto& item : module.named_parameters()) {
-    at::Tensor tensor = item.value();
-    if (!tensor.requires_grad() || !seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
-    Parameter parameter{.name = item.key(), .working = tensor, .master = tensor.detach()};
+  for (const auto& placed : tensors) {
+    at::Tensor tensor = placed.tensor;
+    if (!tensor.requires_grad()) continue;
+    Parameter parameter{.name = placed.name, .working = tensor, .master = tensor.detach()};
+    parameter.placement = placed.placement;
     if (tensor.scalar_type() != at::kFloat) parameter.master = tensor.detach().to(at::kFloat);
     // A tied parameter is one TensorImpl, so replacing its data serves all of its holders.
     if (tensor.scalar_type() != working) tensor.set_data(parameter.master.to(working));
     if (tensor.scalar_type() == at::kFloat) parameter.master = tensor.detach();
-    if (tensor.dim() <= 1) parameter.weight_decay_scale = 0;
+    if (placed.placement.global_shape.size() <= 1) parameter.weight_decay_scale = 0;
     parameters.push_back(std::move(parameter));
   }
   return parameters;

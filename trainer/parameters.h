@@ -1,10 +1,9 @@
 #pragma once
-#include <torch/nn/module.h>
-
 #include <string>
 #include <vector>
 
 #include "recipes/fields.h"
+#include "trainer/placement.h"
 
 namespace tessera {
 
@@ -17,6 +16,7 @@ struct Parameter {
   at::Tensor master;
   double learning_rate_scale = 1.0;
   double weight_decay_scale = 1.0;  ///< 0 for norms and biases by default
+  Placement placement = {};         ///< of both tensors
 };
 
 /// Changes the scales of every parameter whose name matches `pattern` (shell style: * ? [a-z]; * also matches
@@ -37,6 +37,9 @@ void fields(ParameterGroup& t, V& v) {
 /// name. Where `working` is not float32, the module's own tensors are replaced by copies of that type, and
 /// the float32 values become the masters. One-dimensional parameters (norms, biases) get no weight decay.
 std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working = at::kFloat);
+/// The same for parts of parameters.
+std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tensors,
+                                          at::ScalarType working = at::kFloat);
 
 /// Applies groups in order: the last that matches a parameter decides. Throws Error for a pattern that
 /// matches nothing.

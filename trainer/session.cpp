@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <set>
 
 #include "datasets/open.h"
 #include "recipes/error.h"
@@ -18,21 +19,27 @@
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/schedules/schedules.h"
+#include "trainer/strategies.h"
 
 namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
 
-at::ScalarType scalar_type(Precision precision) {
-  switch (precision) {
-    case Precision::bf16:
-      return at::kBFloat16;
-    case Precision::fp16:
-      return at::kHalf;
-    default:
-      return at::kFloat;
+/// Of a model that is not placed yet; tied ones once.
+int64_t count_parameters(const Model& model) {
+  std::set<const at::TensorImpl*> seen;
+  int64_t count = 0;
+  for (const at::Tensor& parameter : model.parameters()) {
+    if (seen.insert(parameter.unsafeGetTensorImpl()).second) count += parameter.numel();
   }
+  return count;
+}
+
+MeshSizes mesh_sizes(const Recipe& recipe) {
+  const auto& sizes = recipe.parallel;
+  return {static_cast<int>(sizes.shard), static_cast<int>(sizes.context), static_cast<int>(sizes.tensor),
+          static_cast<int>(sizes.pipeline)};
 }
 
 /// Makes the run's folder. Errors: Error with the recipe's place where that is impossible.
@@ -72,8 +79,8 @@ Session::Session(Recipe given, World& surrounding)
       world(surrounding),
       device(choose_device(recipe, world)),
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
-           {static_cast<int>(recipe.parallel.shard), static_cast<int>(recipe.parallel.context),
-            static_cast<int>(recipe.parallel.tensor), static_cast<int>(recipe.parallel.pipeline)}) {
+           mesh_sizes(recipe)),
+      host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe)) : mesh) {
   check_ranks(recipe, world.size());
   open_data();
   build_model();
@@ -96,19 +103,13 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->next_sentence()});
-  model->initialise(recipe.run.seed);
+  num_parameters_ = count_parameters(*model);
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
-  model->to(device);
-  auto parameters = collect_parameters(*model, scalar_type(recipe.train.precision));
-  std::vector<NamedParameter> working;
-  for (const auto& parameter : parameters) working.push_back({parameter.name, parameter.working});
-  ReplicateOptions options;
-  options.bucket_bytes = static_cast<int64_t>(recipe.parallel.bucket_megabytes * 1048576);
-  if (recipe.parallel.reduce_precision == ReducePrecision::working) {
-    options.reduce_dtype = scalar_type(recipe.train.precision);
-  }
-  gradients = std::make_unique<Replicate>(working, mesh.gradient(), options);
-  state.optimizer = make_optimizer(recipe.optimizer, std::move(parameters));
+  Distributed distributed = distribute(place_parameters(*model, mesh), recipe, {device, mesh, host_mesh});
+  strategy = std::move(distributed.strategy);
+  model->set_strategy(strategy.get());
+  model->initialise(recipe.run.seed, distributed.parameters);
+  state.optimizer = make_optimizer(recipe.optimizer, std::move(distributed.parameters));
   learning_rate = state.optimizer->base_learning_rate();
   schedule = make_schedule(recipe.schedule);
   if (recipe.train.precision == Precision::fp16) {
@@ -160,6 +161,7 @@ void Session::resume() {
 void Session::restore(const CheckpointReader& reader, bool own) {
   check_same_run(reader, own);
   state.restore(reader);
+  strategy->parameters_changed();
   resumed_from_ = reader.folder();
 }
 
@@ -205,7 +207,7 @@ void Session::save(std::optional<double> score) {
   meta.tokenizer = tokenizer->json();
   meta.state_json = state.numbers();
   meta.layout = mesh.describe();
-  writer->save(meta, share_out(state.pieces(), world.rank(), world.size()));
+  writer->save(meta, share_out(state.pieces(world.rank(), world.size())));
 }
 
 EvaluateOptions Session::evaluate_options() const {
@@ -216,12 +218,11 @@ EvaluateOptions Session::evaluate_options() const {
   options.device = device;
   options.data = mesh.data();
   options.host = world.communicator();
+  options.counts = mesh.speaks();
   return options;
 }
 
 void Session::report_start() const {
-  int64_t num_parameters = 0;
-  for (const auto& parameter : state.optimizer->parameters()) num_parameters += parameter.master.numel();
   const BatchArithmetic batch = batch_arithmetic(recipe, world.size());
   Table table;
   table.heading("run");
@@ -234,7 +235,7 @@ void Session::report_start() const {
                                  format_count(static_cast<double>(epoch_samples))));
   table.heading("model");
   table.row("family", recipe.model.name());
-  table.row("parameters", format_count(static_cast<double>(num_parameters)));
+  table.row("parameters", format_count(static_cast<double>(num_parameters_)));
   table.row("precision", names_of(recipe.train.precision)[static_cast<size_t>(recipe.train.precision)]);
   table.row("objective", fmt::format("{} ({})", recipe.objective.name(), join(objective->terms(), " + ")));
   table.heading("data");
@@ -256,9 +257,9 @@ void Session::report_start() const {
 void Session::profile(std::vector<Metric>& values) const {
   values.emplace_back("peak_memory_mib", peak_memory_mib(device));
   double reduce = 0, exposed = 0;
-  for (const auto& bucket : gradients->statistics()) {
-    reduce += bucket.seconds;
-    exposed += bucket.exposed;
+  for (const auto& message : strategy->statistics()) {
+    reduce += message.seconds;
+    exposed += message.exposed;
   }
   values.emplace_back("reduce_seconds", reduce);
   values.emplace_back("reduce_exposed_seconds", exposed);

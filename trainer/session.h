@@ -7,7 +7,7 @@
 #include "datasets/loader.h"
 #include "datasets/open.h"
 #include "parallel/mesh.h"
-#include "parallel/replicate.h"
+#include "parallel/strategy.h"
 #include "parallel/world.h"
 #include "recipes/recipe.h"
 #include "trainer/batch.h"
@@ -40,7 +40,8 @@ class Session {
   Recipe recipe;
   World& world;
   at::Device device;
-  Mesh mesh;  ///< its communicators carry tensors of `device`; host-side facts go through the world's
+  Mesh mesh;       ///< its communicators carry tensors of `device`
+  Mesh host_mesh;  ///< the same, for CPU tensors
   TokenizerPtr tokenizer;
   ObjectivePtr objective;
   DatasetPtr training;    ///< endless: global sample index -> sample, epoch after epoch
@@ -51,7 +52,7 @@ class Session {
   TrainingState state;
   double learning_rate = 0;  ///< the schedule's 1
   Schedule schedule;
-  std::unique_ptr<Replicate> gradients;
+  std::unique_ptr<Strategy> strategy;
   std::unique_ptr<Loader<Batch>> loader;
   std::unique_ptr<CheckpointWriter> writer;
   std::unique_ptr<RunLog> log;
@@ -63,6 +64,7 @@ class Session {
   void restore(const CheckpointReader& reader, bool own);
   void check_same_run(const CheckpointReader& reader, bool own) const;
 
+  int64_t num_parameters_ = 0;
   std::string resumed_from_;
 };
 

@@ -120,6 +120,7 @@ Step Trainer::fetch() {
   step.facts = at::zeros({static_cast<int64_t>(num_terms) + 3}, at::kLong);
   auto* facts = step.facts.data_ptr<int64_t>();
   for (const Batch& batch : step.micro_batches) {
+    if (!session_.mesh.speaks()) break;
     for (size_t i = 0; i < num_terms; ++i) facts[i] += batch.counts[i];
     facts[num_terms] += batch.num_tokens;
   }
@@ -137,10 +138,11 @@ void Trainer::train_step(const Step& step) {
   const at::Tensor weights =
       step.facts.slice(0, 0, num_terms).clamp_min(1).to(at::kFloat).reciprocal().to(session_.device, true);
   sums_ = correct_ = at::zeros({num_terms}, weights.options());
-  session_.gradients->begin_step();
+  session_.strategy->begin_step();
   for (size_t i = 0; i < step.micro_batches.size(); ++i) {
-    session_.gradients->begin_micro_step(i + 1 == step.micro_batches.size());
+    session_.strategy->begin_micro_step(i + 1 == step.micro_batches.size());
     backward(step.micro_batches[i].to(session_.device), weights);
+    session_.strategy->end_micro_step();
   }
   apply_gradients();
   ++state().step;
@@ -151,7 +153,8 @@ void Trainer::train_step(const Step& step) {
 
 void Trainer::backward(const Batch& batch, const at::Tensor& weights) {
   const DropoutState dropout{recipe_.run.seed, state().step, true};
-  const LossTerms terms = session_.objective->loss(*session_.model, batch, dropout);
+  const LossTerms terms =
+      session_.objective->loss(*session_.model, session_.model->forward(batch, dropout), batch);
   at::Tensor loss = (terms.sums * weights).sum();
   if (state().loss_scale) loss = loss * state().loss_scale->scale();
   loss.backward();
@@ -161,12 +164,16 @@ void Trainer::backward(const Batch& batch, const at::Tensor& weights) {
 
 /// Gradients, clipped by their global norm, move the weights. Nothing here waits for the device.
 void Trainer::apply_gradients() {
-  const std::vector<at::Tensor> gradients = session_.gradients->finish();
+  const std::vector<at::Tensor> gradients = session_.strategy->finish();
+  const auto& parameters = state().optimizer->parameters();
+  sum_whole_gradients(gradients, parameters, session_.mesh.along(Axis::tensor));
   at::Tensor multiplier;
   if (state().loss_scale) multiplier = state().loss_scale->scale().reciprocal();
-  const GradientScale scale = scale_and_clip(global_norm(gradients), multiplier, recipe_.train.clip);
+  const GradientScale scale = scale_and_clip(global_norm(gradients, parameters, session_.mesh.parts()),
+                                             multiplier, recipe_.train.clip);
   learning_rate_ = session_.learning_rate * session_.schedule(state().step, session_.total_steps);
   state().optimizer->step(learning_rate_, gradients, scale.factor);
+  session_.strategy->parameters_changed();
   if (state().loss_scale) state().loss_scale->update(scale.norm);
   if (state().average) state().average->update();
   norm_ = scale.norm;
@@ -177,6 +184,7 @@ void Trainer::apply_gradients() {
 void Trainer::log_step(const Step& step) {
   check_finite();
   const at::Tensor sums = at::stack({sums_, correct_}).to(at::kCPU, at::kDouble);
+  if (!session_.mesh.speaks()) sums.zero_();
   world_.communicator().all_reduce(sums);
   const size_t num_terms = session_.objective->terms().size();
   const auto row = [&](int64_t i) {
@@ -236,10 +244,15 @@ void Trainer::check_finite() {
 void Trainer::validate() {
   if (!session_.validation) return;
   const auto start = Clock::now();
-  if (state().average) state().average->swap();
+  const auto swap = [this] {
+    if (!state().average) return;
+    state().average->swap();
+    session_.strategy->parameters_changed();
+  };
+  swap();
   const EvaluateOptions options = session_.evaluate_options();
   const LossReport report = evaluate(*session_.model, *session_.objective, *session_.validation, options);
-  if (state().average) state().average->swap();
+  swap();
   score_ = report.loss;
   session_.log->validation(state().step, report, seconds_since(start));
   interval_start_ += Clock::now() - start;  // not counted as time of training

@@ -23,6 +23,7 @@ TrainedModel load_trained_model(const std::string& path, bool averaged) {
                      {trained.tokenizer, trained.recipe.data.sequence_length, trained.recipe.run.seed});
   trained.model =
       make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), trained.objective->next_sentence()});
+  trained.model->allocate();
   const std::string group = averaged ? "ema/" : "model/";
   for (const auto& parameter : collect_parameters(*trained.model)) {
     if (averaged && !reader.has(group + parameter.name)) {

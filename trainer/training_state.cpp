@@ -5,32 +5,24 @@
 #include "recipes/error.h"
 
 namespace tessera {
-namespace {
 
-/// The tensors of a state under the names that they have in a checkpoint.
-std::vector<std::pair<std::string, at::Tensor>> named_tensors(const TrainingState& state) {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const auto& parameter : state.optimizer->parameters()) {
-    tensors.emplace_back("model/" + parameter.name, parameter.master);
-  }
-  for (const auto& [name, tensor] : state.optimizer->state())
-    tensors.emplace_back("optimizer/" + name, tensor);
-  if (state.loss_scale) {
-    for (const auto& [name, tensor] : state.loss_scale->state())
-      tensors.emplace_back("loss_scale/" + name, tensor);
-  }
-  if (state.average) {
-    for (const auto& [name, tensor] : state.average->state()) tensors.emplace_back(name, tensor);
-  }
-  return tensors;
-}
-
-}  // namespace
-
-std::vector<TensorPiece> TrainingState::pieces() const {
+std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
   std::vector<TensorPiece> pieces;
-  for (const auto& [name, tensor] : named_tensors(*this))
-    pieces.push_back(whole_piece(name, tensor.detach()));
+  const auto add = [&](const std::string& group, const std::vector<TensorPiece>& more) {
+    for (TensorPiece piece : more) {
+      piece.name = group + piece.name;
+      pieces.push_back(std::move(piece));
+    }
+  };
+  for (const auto& parameter : optimizer->parameters()) {
+    pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
+  }
+  add("optimizer/", optimizer->state());
+  if (average) add("", average->state());
+  if (!loss_scale) return pieces;
+  const size_t first = pieces.size();
+  add("loss_scale/", loss_scale->state());
+  for (size_t i = first; i < pieces.size(); ++i) pieces[i].holder = rank, pieces[i].holders = ranks;
   return pieces;
 }
 
@@ -41,10 +33,10 @@ std::string TrainingState::numbers() const {
 void TrainingState::restore(const CheckpointReader& reader) {
   step = reader.meta().step;
   samples = reader.meta().samples;
-  for (const auto& [name, tensor] : named_tensors(*this)) {
-    const bool optional = name.rfind("ema/", 0) == 0 || name.rfind("loss_scale/", 0) == 0;
-    if (optional && !reader.has(name)) continue;  // switched on since: starts from here
-    reader.read_into(name, std::vector<int64_t>(static_cast<size_t>(tensor.dim()), 0), tensor.detach());
+  for (const auto& piece : pieces(0, 1)) {
+    const bool optional = piece.name.starts_with("ema/") || piece.name.starts_with("loss_scale/");
+    if (optional && !reader.has(piece.name)) continue;  // switched on since: starts from here
+    reader.read_into(piece.name, piece.offset, piece.local);
   }
   const auto numbers = nlohmann::json::parse(reader.meta().state_json, nullptr, false);
   if (!numbers.is_object() || !numbers.contains("optimizer_steps")) {

@@ -18,8 +18,9 @@ struct TrainingState {
   std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
   std::unique_ptr<WeightAverage> average;  ///< train.ema only
 
-  /// Everything as named rectangles of global tensors.
-  std::vector<TensorPiece> pieces() const;
+  /// Everything as named rectangles of global tensors, in the memory where it lives. `rank` of `ranks`: this
+  /// one in the whole job.
+  std::vector<TensorPiece> pieces(int rank, int ranks) const;
   /// The numbers, as JSON text.
   std::string numbers() const;
   /// Reads all of it back; masters are copied into the working weights. Errors: Error naming what the

@@ -180,9 +180,8 @@ INSTANTIATE_TEST_SUITE_P(
             "takes the steps back)"},
         Bad{"NoLength", "  steps: 2000\n", "",
             "r.yaml:9:1 train.steps: missing; valid: a length in steps, or in epochs (train.epochs)"},
-        Bad{"NotInThisVersion", "", "parallel: {tensor: 2, shard: 4}\n",
-            "r.yaml:13:20 parallel.tensor: 2 is not available in this version; valid: 1\n"
-            "r.yaml:13:30 parallel.shard: 4 is not available in this version; valid: 1"},
+        Bad{"NoSuchStage", "", "parallel: {tensor: 2, zero: 4}\n",
+            "r.yaml:13:29 parallel.zero: 4 is out of range; valid: whole number from 1 to 3"},
         Bad{"CatalogsOwnCheck", "name: mlm", "name: causal_lm",
             "r.yaml:3:19 objective.name: causal_lm needs a decoder; valid: mlm"},
         Bad{"ManyAtOnce",

@@ -73,5 +73,5 @@ int main(int argc, char** argv) {
   }
   for (const auto& parameter : parameters) write_tensor(parameter.master);
   for (const auto& parameter : parameters) write_tensor(parameter.working);
-  for (const auto& [name, tensor] : optimizer->state()) write_tensor(tensor);
+  for (const auto& piece : optimizer->state()) write_tensor(piece.local);
 }

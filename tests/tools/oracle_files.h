@@ -59,6 +59,7 @@ inline void write_tensor(hdf5::File& file, const std::string& name, const at::Te
 /// Fills the model with /weights/KEY, under Hugging Face's keys.
 inline ModelPtr load_weights(ModelPtr model, const hdf5::File& file) {
   const torch::NoGradGuard no_grad;
+  model->allocate();
   auto parameters = model->named_parameters();
   for (const HuggingFaceTensor& entry : model->name_map()) {
     from_hugging_face(entry, read_tensor(file, "/weights/" + entry.key, at::kFloat),

@@ -143,8 +143,9 @@ TEST(Optimizer, NotFiniteScaleChangesNothing) {
     optimizer.step(0.1, {torch::full({100}, INFINITY)}, scale.factor);
     EXPECT_TRUE(torch::equal(value, kept));
     EXPECT_EQ(optimizer.num_steps(), 0);
-    for (const auto& [name, tensor] : optimizer.state())
-      EXPECT_EQ(tensor.abs().max().item<float>(), 0) << name;
+    for (const auto& piece : optimizer.state()) {
+      EXPECT_EQ(piece.local.abs().max().item<float>(), 0) << piece.name;
+    }
   }
 }
 
@@ -154,11 +155,11 @@ TEST(Optimizer, StateContinuesBitForBit) {
   Adamw first({{"p", whole, whole}}, {}), second({{"p", half, half}}, {}), third({{"p", half, half}}, {});
   for (int step = 0; step < 10; ++step) first.step(0.01, {gradient(step)});
   for (int step = 0; step < 5; ++step) second.step(0.01, {gradient(step)});
-  for (size_t i = 0; i < third.state().size(); ++i) third.state()[i].second.copy_(second.state()[i].second);
+  for (size_t i = 0; i < third.state().size(); ++i) third.state()[i].local.copy_(second.state()[i].local);
   third.set_num_steps(second.num_steps());
   for (int step = 5; step < 10; ++step) third.step(0.01, {gradient(step)});
   EXPECT_TRUE(torch::equal(whole, half));
-  EXPECT_EQ(third.state()[0].first, "exp_avg/p");
+  EXPECT_EQ(third.state()[0].name, "exp_avg/p");
 }
 
 TEST(Gradients, NormOfAllTypes) {
@@ -202,13 +203,13 @@ TEST(WeightAverage, FollowsAndSwaps) {
   master.fill_(1);
   average.update();
   average.update();
-  EXPECT_NEAR(average.state()[0].second[4999].item<float>(), 0.19, 1e-6);
+  EXPECT_NEAR(average.state()[0].local[4999].item<float>(), 0.19, 1e-6);
   average.swap();
   EXPECT_NEAR(master[0].item<float>(), 0.19, 1e-6);
   EXPECT_TRUE(torch::equal(working, master.to(at::kBFloat16)));
   average.swap();
   EXPECT_EQ(master[0].item<float>(), 1);
-  EXPECT_EQ(average.state()[0].first, "ema/p");
+  EXPECT_EQ(average.state()[0].name, "ema/p");
 }
 
 }  // namespace

@@ -38,22 +38,21 @@ at::Tensor joined_linear(const at::Tensor& x, const std::vector<at::Tensor>& wei
   std::vector<at::Tensor> inputs{x};
   inputs.insert(inputs.end(), weights.begin(), weights.end());
   inputs.insert(inputs.end(), biases.begin(), biases.end());
-  at::Tensor y, weight;
+  at::Tensor y;
   std::vector<int64_t> sizes;
   for (const at::Tensor& each : weights) sizes.push_back(each.size(0));
   {
     // Joining the weights costs little beside the product: it reads each of them once, the product once per
-    // few rows.
+    // few rows. Backward joins them again: kept, they would need as much memory as they do.
     at::NoGradGuard no_grad;
-    weight = at::cat(weights);
-    y = multiply_transposed(x, weight, biases.empty() ? at::Tensor() : at::cat(biases));
+    y = multiply_transposed(x, at::cat(weights), biases.empty() ? at::Tensor() : at::cat(biases));
   }
   if (!must_record(inputs)) return y;
   record(inputs, {&y},
-         [x, weight, sizes, biases = biases.size()](const Gradients& gradients, BackwardNode& node) {
+         [x, weights, sizes, biases = biases.size()](const Gradients& gradients, BackwardNode& node) {
            const at::Tensor gradient = gradients[0].contiguous();
            Gradients result(1);
-           if (node.wanted(0)) result[0] = multiply_transposed(gradient, weight.t());
+           if (node.wanted(0)) result[0] = multiply_transposed(gradient, at::cat(weights).t());
            bool weights_wanted = false, biases_wanted = false;
            for (size_t i = 0; i < sizes.size(); ++i) weights_wanted = weights_wanted || node.wanted(1 + i);
            for (size_t i = 0; i < biases; ++i)

@@ -6,14 +6,20 @@
 
 namespace tessera {
 
+at::Tensor unallocated(at::IntArrayRef shape) {
+  at::Tensor tensor = at::empty({0});
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
+  return tensor;
+}
+
 Linear::Linear(int64_t inputs, int64_t outputs, bool with_bias)
-    : weight(register_parameter("weight", torch::empty({outputs, inputs}))) {
-  if (with_bias) bias = register_parameter("bias", torch::empty({outputs}));
+    : weight(register_parameter("weight", unallocated({outputs, inputs}))) {
+  if (with_bias) bias = register_parameter("bias", unallocated({outputs}));
 }
 
 Norm::Norm(int64_t hidden_size, double epsilon)
-    : weight(register_parameter("weight", torch::empty({hidden_size}))),
-      bias(register_parameter("bias", torch::empty({hidden_size}))),
+    : weight(register_parameter("weight", unallocated({hidden_size}))),
+      bias(register_parameter("bias", unallocated({hidden_size}))),
       epsilon_(epsilon) {}
 
 ResidualNormInput Norm::input(const at::Tensor& x) const {
@@ -26,7 +32,7 @@ ResidualNormInput Norm::input(const at::Tensor& x) const {
 }
 
 Embedding::Embedding(int64_t rows, int64_t hidden_size)
-    : weight(register_parameter("weight", torch::empty({rows, hidden_size}))) {}
+    : weight(register_parameter("weight", unallocated({rows, hidden_size}))) {}
 
 at::Tensor Embedding::forward(const at::Tensor& indices) const {
   return at::embedding(weight, indices.reshape({-1}));

@@ -8,8 +8,11 @@
 
 namespace tessera {
 
-/// Layers that hold parameters; values are set by initialise() (trainer/model.h). All data are [rows,
-/// hidden].
+/// Layers that hold parameters, which have no memory until a model is placed (trainer/placement.h). All data
+/// are [rows, hidden].
+
+/// A tensor for a parameter of this shape: float32, on the CPU, without memory.
+at::Tensor unallocated(at::IntArrayRef shape);
 
 class Linear : public torch::nn::Module {
  public:

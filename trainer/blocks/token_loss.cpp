@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "trainer/blocks/functions.h"
 #include "parallel/record.h"
+#include "trainer/blocks/functions.h"
 
 namespace tessera::ops {
 namespace {

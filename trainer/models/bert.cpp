@@ -47,7 +47,7 @@ class Prediction : public torch::nn::Module {
   explicit Prediction(const BertConfig& config) : kind_(config.activation) {
     dense_ = register_module("dense", std::make_shared<Linear>(config.hidden_size, config.hidden_size));
     norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
-    bias = register_parameter("bias", torch::empty({config.vocab_size}));
+    bias = register_parameter("bias", unallocated({config.vocab_size}));
   }
   at::Tensor forward(const at::Tensor& rows) const {
     return norm_->forward(ops::activation(ops::linear(rows, dense_->weight), dense_->bias, kind_));

@@ -36,9 +36,8 @@ class CausalLm : public Objective {
     return batch;
   }
 
-  LossTerms loss(const Model& model, const Batch& batch, const DropoutState& dropout) const override {
-    const ops::TokenLoss tokens =
-        model.token_loss(model.forward(batch, dropout), batch.label_positions, batch.labels);
+  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const override {
+    const ops::TokenLoss tokens = model.token_loss(hidden, batch.label_positions, batch.labels);
     return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
   }
 

@@ -23,8 +23,7 @@ class MaskedLm : public Objective {
 
   Batch collate(const std::vector<Example>& examples) const override;
 
-  LossTerms loss(const Model& model, const Batch& batch, const DropoutState& dropout) const override {
-    const at::Tensor hidden = model.forward(batch, dropout);
+  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const override {
     const ops::TokenLoss tokens = model.token_loss(hidden, batch.label_positions, batch.labels);
     if (!next_sentence_) return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
     const at::Tensor logits = model.pair_logits(hidden, batch.batch());

@@ -1,0 +1,301 @@
+#include "parallel/shard.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "parallel/record.h"
+
+namespace tessera {
+namespace {
+
+constexpr int64_t aligned_elements = 64;  // parameters begin on cache lines, whatever their type
+
+int64_t rows_of(const at::Tensor& tensor) { return tensor.dim() == 0 ? 1 : tensor.size(0); }
+
+double timed_wait(const Work& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work.wait();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// Makes `tensor` look at `memory` (null: at nothing). Its storage stays the same object, so that all views
+/// and what autograd has kept see the change.
+void look_at(const at::Tensor& tensor, void* memory) {
+  tensor.storage().unsafeGetStorageImpl()->set_data_ptr_noswap(at::DataPtr(memory, tensor.device()));
+}
+
+/// The identity, whose backward calls `action` first.
+at::Tensor with_backward(const at::Tensor& x, std::function<void()> action) {
+  if (!must_record({x})) return x;
+  at::Tensor y = x.detach();
+  record({x}, {&y}, [action = std::move(action)](const BackwardNode::Gradients& gradients, BackwardNode&) {
+    action();
+    return gradients;
+  });
+  return y;
+}
+
+}  // namespace
+
+Shard::Shard(const std::vector<UnitParameter>& parameters, ShardOptions options)
+    : options_(std::move(options)), ranks_(options_.shard.size()) {
+  const at::NoGradGuard no_grad;
+  sum_type_ = at::promote_types(options_.working, at::kFloat);
+  reduce_type_ = options_.reduce_dtype == at::ScalarType::Undefined ? sum_type_ : options_.reduce_dtype;
+  size_t num_units = 1;
+  for (const auto& parameter : parameters) num_units = std::max(num_units, parameter.unit + 1);
+  units_.resize(num_units);
+  parts_.resize(parameters.size());
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const at::Tensor& tensor = parameters[i].tensor;
+    Unit& unit = units_[parameters[i].unit];
+    const int64_t rows = rows_of(tensor), width = tensor.numel() / std::max<int64_t>(rows, 1);
+    const int64_t part_rows = (rows + ranks_ - 1) / ranks_;
+    unit.members.push_back({i, tensor, rows, width, part_rows, unit.part, unit.whole});
+    unit.part += part_rows * width;
+    unit.whole += (tensor.numel() + aligned_elements - 1) / aligned_elements * aligned_elements;
+  }
+  const auto on_device = at::TensorOptions().device(options_.shard.device());
+  for (Unit& unit : units_) build_unit(unit, on_device);
+}
+
+Shard::~Shard() {
+  for (const Unit& unit : units_) {
+    for (const Member& member : unit.members) look_at(member.tensor, nullptr);
+  }
+}
+
+void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
+  unit.mine = at::zeros({unit.part}, options.dtype(options_.working));
+  const at::Tensor masters =
+      options_.working == sum_type_ ? unit.mine : at::zeros({unit.part}, options.dtype(sum_type_));
+  unit.gradient = at::empty({unit.part}, options.dtype(sum_type_));
+  for (Member& member : unit.members) {
+    const int64_t first = std::min(member.rows, options_.shard.rank() * member.part_rows);
+    const int64_t rows = std::min(member.rows, first + member.part_rows) - first;
+    std::vector<int64_t> shape = member.tensor.sizes().vec();
+    if (!shape.empty()) shape[0] = rows;
+    const auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, member.in_part, rows * member.width).view(shape);
+    };
+    parts_[member.index] = {first, part(unit.mine), part(masters)};
+    // The module's tensor: of the right type and place, its memory lent.
+    at::Tensor without_memory = at::empty({0}, options.dtype(options_.working));
+    without_memory.unsafeGetTensorImpl()->set_sizes_contiguous(member.tensor.sizes());
+    without_memory.storage().unsafeGetStorageImpl()->set_nbytes(member.tensor.numel() *
+                                                                without_memory.element_size());
+    member.tensor.set_data(without_memory);
+  }
+}
+
+// ---- parameters
+
+void Shard::start_gather(Unit& unit) {
+  if (unit.memory.defined() && !unit.stale) return;
+  if (unit.gathered.defined()) return;
+  unit.gathered = at::empty({ranks_ * unit.part}, unit.mine.options());
+  unit.gather = options_.shard.all_gather_async(unit.gathered, unit.mine);
+}
+
+void Shard::need(size_t index) {
+  Unit& unit = units_[index];
+  if (unit.memory.defined() && !unit.stale) return;
+  start_gather(unit);
+  unit.gathers.exposed += timed_wait(unit.gather);
+  unit.gathers.seconds += unit.gather.seconds();
+  unit.gathers.bytes += static_cast<int64_t>(unit.gathered.nbytes());
+  place(unit);
+}
+
+/// Starts what comes next, in the direction of travel.
+void Shard::prefetch(size_t from, int direction) {
+  for (int64_t step = 1; step <= options_.prefetch; ++step) {
+    const int64_t next = static_cast<int64_t>(from) + direction * step;
+    if (next >= 1 && next < static_cast<int64_t>(units_.size())) start_gather(units_[next]);
+  }
+}
+
+/// From parts by rank to whole parameters.
+void Shard::place(Unit& unit) {
+  const at::NoGradGuard no_grad;
+  if (!unit.memory.defined()) unit.memory = at::empty({unit.whole}, unit.mine.options());
+  for (const Member& member : unit.members) {
+    const at::Tensor whole = unit.memory.narrow(0, member.in_whole, member.tensor.numel());
+    for (int rank = 0; rank < ranks_; ++rank) {
+      const int64_t first = std::min(member.rows, rank * member.part_rows);
+      const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
+      if (count == 0) continue;
+      whole.narrow(0, first * member.width, count)
+          .copy_(unit.gathered.narrow(0, rank * unit.part + member.in_part, count));
+    }
+    look_at(member.tensor, whole.data_ptr());
+  }
+  unit.gathered.reset();
+  unit.stale = false;
+}
+
+void Shard::release(Unit& unit) {
+  for (const Member& member : unit.members) look_at(member.tensor, nullptr);
+  unit.memory.reset();
+}
+
+void Shard::parameters_changed() {
+  for (Unit& unit : units_) {
+    unit.stale = true;
+    if (options_.zero < 3) start_gather(unit);
+  }
+  start_gather(units_[0]);
+  prefetch(0, 1);
+}
+
+at::Tensor Shard::enter(size_t index, const at::Tensor& hidden) {
+  need(0);
+  need(index);
+  prefetch(index, 1);
+  return with_backward(hidden, [this, index] {
+    collect(units_[index]);
+    if (!keeps(units_[index])) release(units_[index]);
+  });
+}
+
+at::Tensor Shard::leave(size_t index, const at::Tensor& hidden) {
+  const bool training = must_record({hidden});
+  // The last block's backward comes at once.
+  const bool last = index + 1 == units_.size();
+  if (!keeps(units_[index]) && !(training && last)) release(units_[index]);
+  return with_backward(hidden, [this, index] {
+    need(index);
+    prefetch(index, -1);
+  });
+}
+
+// ---- gradients
+
+void Shard::begin_step() {
+  for (Unit& unit : units_) {
+    unit.has_gradient = false;
+    unit.gathers = unit.reduces = {};
+    for (Member& member : unit.members) {
+      member.touched = false;
+      member.tensor.mutable_grad().reset();
+    }
+  }
+}
+
+void Shard::begin_micro_step(bool last) { last_ = last; }
+
+bool Shard::any_gradient(const Unit& unit) const {
+  return std::any_of(unit.members.begin(), unit.members.end(),
+                     [](const Member& member) { return member.tensor.grad().defined(); });
+}
+
+/// Gradients from whole parameters to parts by rank, added to what is there. Parts that no row fills are
+/// zero.
+void Shard::pack(Unit& unit) {
+  const at::NoGradGuard no_grad;
+  const bool fresh = !unit.message.defined();
+  if (fresh) unit.message = at::empty({ranks_ * unit.part}, unit.mine.options().dtype(reduce_type_));
+  for (Member& member : unit.members) {
+    at::Tensor& gradient = member.tensor.mutable_grad();
+    if (!gradient.defined() && !fresh) continue;
+    member.touched = member.touched || gradient.defined();
+    const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
+    for (int rank = 0; rank < ranks_; ++rank) {
+      const int64_t first = std::min(member.rows, rank * member.part_rows);
+      const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
+      const at::Tensor part =
+          unit.message.narrow(0, rank * unit.part + member.in_part, member.part_rows * member.width);
+      const int64_t filled = rows.defined() ? count : 0;
+      if (fresh) part.narrow(0, filled, part.size(0) - filled).zero_();
+      if (filled == 0) continue;
+      const at::Tensor source = rows.narrow(0, first * member.width, count);
+      fresh ? part.narrow(0, 0, count).copy_(source) : part.narrow(0, 0, count).add_(source);
+    }
+    gradient.reset();
+  }
+}
+
+/// A unit's backward is over: its gradients leave.
+void Shard::collect(Unit& unit) {
+  pack(unit);
+  if (options_.zero == 1 && !last_) return;
+  // One unit behind: by now the one before has mostly arrived, and its message makes room.
+  absorb_all();
+  unit.reduced = at::empty({unit.part}, unit.message.options());
+  unit.reduce = options_.shard.reduce_scatter_async(unit.reduced, unit.message);
+  unit.is_last = last_;
+  reducing_.push_back(&unit);
+}
+
+void Shard::absorb_all() {
+  for (; !reducing_.empty(); reducing_.pop_front()) absorb(*reducing_.front());
+}
+
+void Shard::absorb(Unit& unit) {
+  const at::NoGradGuard no_grad;
+  unit.reduces.exposed += timed_wait(unit.reduce);
+  unit.reduces.seconds += unit.reduce.seconds();
+  unit.reduces.bytes += static_cast<int64_t>(unit.message.nbytes());
+  if (unit.has_gradient) {
+    unit.gradient.add_(unit.reduced);
+  } else {
+    unit.gradient.copy_(unit.reduced);
+  }
+  unit.has_gradient = true;
+  unit.message.reset();
+  unit.reduced.reset();
+  if (unit.is_last) unit.replicate = options_.replicas.all_reduce_async(unit.gradient);
+}
+
+void Shard::end_micro_step() {
+  // Blocks whose input needs no gradient have not been told that they are done.
+  for (size_t i = units_.size(); i-- > 1;) {
+    if (any_gradient(units_[i])) collect(units_[i]);
+    if (!keeps(units_[i])) release(units_[i]);
+  }
+  collect(units_[0]);
+  if (!last_) prefetch(0, 1);
+}
+
+std::vector<at::Tensor> Shard::finish() {
+  const at::NoGradGuard no_grad;
+  absorb_all();
+  const std::vector<bool> used = used_anywhere();
+  for (Unit& unit : units_) {
+    unit.reduces.exposed += timed_wait(unit.replicate);
+    if (!keeps(unit)) release(unit);
+  }
+  std::vector<at::Tensor> gradients(parts_.size());
+  for (const Unit& unit : units_) {
+    for (const Member& member : unit.members) {
+      const at::Tensor& part = parts_[member.index].working;
+      if (!used[member.index]) continue;
+      gradients[member.index] = unit.gradient.narrow(0, member.in_part, part.numel()).view(part.sizes());
+    }
+  }
+  return gradients;
+}
+
+std::vector<bool> Shard::used_anywhere() const {
+  const at::Tensor flags = at::zeros({static_cast<int64_t>(parts_.size())}, at::kByte);
+  for (const Unit& unit : units_) {
+    for (const Member& member : unit.members)
+      flags.mutable_data_ptr<uint8_t>()[member.index] = member.touched;
+  }
+  options_.host.all_reduce(flags, Reduction::max);
+  const auto* first = flags.const_data_ptr<uint8_t>();
+  return std::vector<bool>(first, first + parts_.size());
+}
+
+std::vector<MessageStatistics> Shard::statistics() const {
+  std::vector<MessageStatistics> all;
+  for (const Unit& unit : units_) {
+    all.push_back(unit.gathers);
+    all.push_back(unit.reduces);
+  }
+  return all;
+}
+
+}  // namespace tessera

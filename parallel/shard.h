@@ -1,0 +1,108 @@
+#pragma once
+#include <deque>
+
+#include "parallel/communicator.h"
+#include "parallel/strategy.h"
+
+namespace tessera {
+
+/// A parameter of a module without memory, and the unit to which it belongs: units are gathered whole; 0 is
+/// needed all the time, i + 1 in block i only.
+struct UnitParameter {
+  std::string name;
+  at::Tensor tensor;
+  size_t unit = 0;
+};
+
+struct ShardOptions {
+  int zero = 3;          ///< ZeRO stage: 1 shards optimizer state, 2 also gradients, 3 also parameters
+  int64_t prefetch = 1;  ///< units that are gathered ahead of their use
+  at::ScalarType working = at::kFloat;  ///< of the module's parameters
+  /// The type in which gradients are summed over ranks; Undefined: float32 (float64 for that working type).
+  at::ScalarType reduce_dtype = at::ScalarType::Undefined;
+  Communicator shard;     ///< the ranks that divide everything among them; on the device of the parameters
+  Communicator replicas;  ///< those that hold the same part, and see other samples
+  Communicator host;      ///< all of both, for CPU tensors
+};
+
+/// Shards parameters, gradients and optimizer state (Rajbhandari et al., "ZeRO", 2020): of each parameter a
+/// rank keeps ceil(rows / ranks) rows of dim 0 (the last ranks fewer, or none). A unit's parts travel as one
+/// message. Stage 3 gathers a unit just before its forward and again before its backward, `prefetch` units
+/// ahead, and frees it after; stages 1 and 2 keep parameters whole and gather them once per step. Gradients
+/// are reduce-scattered unit by unit while backward goes on (stage 1: on the last micro-step only), then
+/// summed over the replicas.
+class Shard : public Strategy {
+ public:
+  /// The tensors become of the working type, on the shard communicator's device, their memory the strategy's.
+  Shard(const std::vector<UnitParameter>& parameters, ShardOptions options);
+  ~Shard() override;
+
+  /// This rank's rows of each parameter, in the order given: parts of its unit's message.
+  struct Part {
+    int64_t first_row = 0;
+    at::Tensor working;  ///< [rows, …]
+    at::Tensor master;   ///< the same in float32; `working` itself where that is float32
+  };
+  const std::vector<Part>& parts() const { return parts_; }
+
+  void begin_step() override;
+  void begin_micro_step(bool last) override;
+  void end_micro_step() override;
+  std::vector<at::Tensor> finish() override;
+  void parameters_changed() override;
+  at::Tensor enter(size_t unit, const at::Tensor& hidden) override;
+  at::Tensor leave(size_t unit, const at::Tensor& hidden) override;
+  std::vector<MessageStatistics> statistics() const override;
+
+  /// Elements of all ranks' parts of a unit together: what its messages carry.
+  int64_t message_size(size_t unit) const { return units_[unit].part * ranks_; }
+
+ private:
+  struct Member {
+    size_t index;  // in parts_
+    at::Tensor tensor;
+    int64_t rows, width, part_rows;
+    int64_t in_part, in_whole;  // first element
+    bool touched = false;       // had a gradient in this step
+  };
+  struct Unit {
+    std::vector<Member> members;
+    int64_t part = 0, whole = 0;  // elements
+    at::Tensor mine;              // [part] of the working type
+    at::Tensor gathered;          // [ranks * part], while it is under way
+    at::Tensor memory;            // [whole]: where the members' tensors lie, while they are there
+    bool stale = true;            // `mine` has changed since
+    Work gather;
+    at::Tensor message;   // [ranks * part] of gradients; stage 1 keeps it through the step
+    at::Tensor reduced;   // [part], while it is under way
+    at::Tensor gradient;  // [part]: the sum
+    bool has_gradient = false;
+    bool is_last = false;  // the reduction under way is the step's last
+    Work reduce, replicate;
+    MessageStatistics gathers, reduces;
+  };
+
+  void build_unit(Unit& unit, const at::TensorOptions& options);
+  bool keeps(const Unit& unit) const { return options_.zero < 3 || &unit == &units_.front(); }
+  void start_gather(Unit& unit);
+  void need(size_t unit);
+  void prefetch(size_t from, int direction);
+  void place(Unit& unit);
+  void release(Unit& unit);
+  bool any_gradient(const Unit& unit) const;
+  void pack(Unit& unit);
+  void collect(Unit& unit);
+  void absorb_all();
+  void absorb(Unit& unit);
+  std::vector<bool> used_anywhere() const;
+
+  ShardOptions options_;
+  int ranks_;
+  at::ScalarType sum_type_, reduce_type_;
+  std::vector<Unit> units_;
+  std::vector<Part> parts_;
+  std::deque<Unit*> reducing_;  // in the order of their start
+  bool last_ = false;
+};
+
+}  // namespace tessera

@@ -1,0 +1,60 @@
+"""The mesh table: the same recipe gives the same curve on every mesh (dropout on, fp32, 20 steps, loss and gradient norm).
+
+CI runs the meshes of CI; `TESSERA_MESHES=all` runs them all and prints the table."""
+import os
+
+import pytest
+import runs
+
+GLOBAL_BATCH = 16
+
+# (ranks, parallel, train): what is not named stays 1; a micro-batch of None takes all of a rank's samples at once.
+MESHES = {
+    "zero 1": (2, {"shard": 2, "zero": 1}, {}),
+    "zero 2": (2, {"shard": 2, "zero": 2}, {}),
+    "zero 3": (2, {"shard": 2, "zero": 3}, {}),
+    "zero 1, 3 ranks, accumulated": (3, {"shard": 3, "zero": 1}, {"micro_batch": 2}),
+    "zero 2, 4 ranks, accumulated": (4, {"shard": 4, "zero": 2}, {"micro_batch": 2}),
+    "zero 3, 4 ranks, accumulated, recomputed": (4, {"shard": 4, "zero": 3}, {"micro_batch": 1, "recompute": "blocks"}),
+    "zero 3, 3 ranks, prefetch 2": (3, {"shard": 3, "zero": 3, "prefetch": 2}, {}),
+    "zero 3, prefetch 0, ema": (2, {"shard": 2, "zero": 3, "prefetch": 0}, {"ema": 0.9}),
+    "replicate 2 x zero 1": (4, {"shard": 2, "zero": 1}, {"micro_batch": 2}),
+    "replicate 2 x zero 2": (4, {"shard": 2, "zero": 2}, {"micro_batch": 2}),
+    "replicate 2 x zero 3": (4, {"shard": 2, "zero": 3}, {"micro_batch": 2}),
+}
+CI = list(MESHES)
+
+
+def global_batch(ranks):
+    return GLOBAL_BATCH if GLOBAL_BATCH % ranks == 0 else GLOBAL_BATCH + 2
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The curves of one rank, by family and global batch."""
+    curves = {}
+
+    def curve(family, batch):
+        if (family, batch) not in curves:
+            folder = tmp_path_factory.mktemp(family)
+            runs.must(runs.tessera("train", runs.recipe(folder, family, train={"global_batch": batch, "micro_batch": batch})))
+            curves[family, batch] = runs.metrics(folder / "run"), runs.metrics(folder / "run", "grad_norm")
+        return curves[family, batch]
+
+    return curve
+
+
+@pytest.mark.parametrize("family", runs.FAMILIES)
+@pytest.mark.parametrize("name", MESHES if os.environ.get("TESSERA_MESHES") == "all" else CI)
+def test_curve(family, name, reference, tmp_path):
+    ranks, parallel, train = MESHES[name]
+    batch = global_batch(ranks)
+    losses, norms = reference(family, batch)
+    inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
+    train = {"global_batch": batch, "micro_batch": batch // (ranks // inside), **train}
+    runs.must(runs.tessera("train", runs.recipe(tmp_path, family, train=train, parallel=parallel), ranks=ranks))
+    found = runs.metrics(tmp_path / "run"), runs.metrics(tmp_path / "run", "grad_norm")
+    worst = [max(abs(mine[step] / theirs[step] - 1) for step in theirs) for mine, theirs in zip(found, (losses, norms))]
+    print(f"{family} | {name} | {ranks} ranks | loss {worst[0]:.1e} | gradient norm {worst[1]:.1e}")
+    assert len(losses) == len(found[0]) == 20
+    assert worst[0] < 1e-5 and worst[1] < 1e-4, worst

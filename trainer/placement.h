@@ -1,0 +1,40 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "parallel/mesh.h"
+#include "trainer/tensor_piece.h"
+
+namespace tessera {
+
+class Model;
+
+/// Which part of a parameter's global tensor a rank holds, and with whom.
+struct Placement {
+  std::vector<int64_t> global_shape = {}, offset = {};  ///< the rank's rectangle begins at `offset`
+  bool split = false;           ///< over the tensor axis: no other rank of it holds the same
+  bool counted = true;          ///< this rank adds it to the global norm: one of its holders does
+  int holder = 0, holders = 1;  ///< as in TensorPiece
+  size_t unit = 0;              ///< what is needed at once: i + 1 for block i, 0 for all else
+
+  /// `local` has this rectangle: a parameter, or a state of the optimizer's.
+  TensorPiece piece(std::string name, const at::Tensor& local) const {
+    return {std::move(name), global_shape, offset, local, holder, holders};
+  }
+};
+
+/// A parameter of a module, tied ones once, under their first name.
+struct PlacedTensor {
+  std::string name;
+  at::Tensor tensor;
+  Placement placement;
+};
+
+/// Gives every parameter of an unallocated model the shape of its part on this rank, as the model's plan and
+/// the mesh's tensor axis say; memory comes with allocate().
+std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh);
+
+/// Memory for parameters on the CPU, values undefined.
+void allocate(const std::vector<PlacedTensor>& tensors);
+
+}  // namespace tessera

@@ -1,0 +1,75 @@
+#include "trainer/strategies.h"
+
+#include "parallel/replicate.h"
+#include "parallel/shard.h"
+
+namespace tessera {
+namespace {
+
+at::ScalarType reduce_type(const Recipe& recipe) {
+  return recipe.parallel.reduce_precision == ReducePrecision::working ? scalar_type(recipe.train.precision)
+                                                                      : at::ScalarType::Undefined;
+}
+
+Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& recipe, const Meshes& meshes) {
+  allocate(placed);
+  for (const auto& each : placed) {
+    at::Tensor tensor = each.tensor;
+    tensor.set_data(tensor.to(meshes.device));
+  }
+  Distributed result;
+  result.parameters = collect_parameters(placed, scalar_type(recipe.train.precision));
+  std::vector<NamedParameter> working;
+  for (const auto& parameter : result.parameters) working.push_back({parameter.name, parameter.working});
+  ReplicateOptions options;
+  options.bucket_bytes = static_cast<int64_t>(recipe.parallel.bucket_megabytes * 1048576);
+  options.reduce_dtype = reduce_type(recipe);
+  options.host = meshes.host.gradient();
+  result.strategy = std::make_unique<Replicate>(working, meshes.mesh.gradient(), options);
+  return result;
+}
+
+Distributed shard(const std::vector<PlacedTensor>& placed, const Recipe& recipe, const Meshes& meshes) {
+  ShardOptions options;
+  options.zero = static_cast<int>(recipe.parallel.zero);
+  options.prefetch = recipe.parallel.prefetch;
+  options.working = scalar_type(recipe.train.precision);
+  options.reduce_dtype = reduce_type(recipe);
+  options.shard = meshes.mesh.along(Axis::shard);
+  options.replicas = meshes.mesh.replicas();
+  options.host = meshes.host.gradient();
+  std::vector<UnitParameter> units;
+  for (const auto& each : placed) units.push_back({each.name, each.tensor, each.placement.unit});
+  auto strategy = std::make_unique<Shard>(units, options);
+  Distributed result;
+  for (size_t i = 0; i < placed.size(); ++i) {
+    const auto& part = strategy->parts()[i];
+    Parameter parameter{.name = placed[i].name, .working = part.working, .master = part.master};
+    parameter.placement = placed[i].placement;
+    parameter.placement.offset[0] += part.first_row;
+    if (parameter.placement.global_shape.size() <= 1) parameter.weight_decay_scale = 0;
+    result.parameters.push_back(std::move(parameter));
+  }
+  result.strategy = std::move(strategy);
+  return result;
+}
+
+}  // namespace
+
+at::ScalarType scalar_type(Precision precision) {
+  switch (precision) {
+    case Precision::bf16:
+      return at::kBFloat16;
+    case Precision::fp16:
+      return at::kHalf;
+    default:
+      return at::kFloat;
+  }
+}
+
+Distributed distribute(const std::vector<PlacedTensor>& placed, const Recipe& recipe, const Meshes& meshes) {
+  return meshes.mesh.size(Axis::shard) > 1 ? shard(placed, recipe, meshes)
+                                           : replicate(placed, recipe, meshes);
+}
+
+}  // namespace tessera
