@@ -9,6 +9,23 @@
 namespace tessera {
 namespace {
 
+std::string divisors(int64_t number) {
+  std::string text;
+  for (int64_t i = 1; i <= number; ++i) {
+    if (number % i == 0) text += (text.empty() ? "" : ", ") + std::to_string(i);
+  }
+  return text;
+}
+
+/// What a model must have to be divided so.
+void check_parallel(const Recipe& recipe, Problems& problems) {
+  const int64_t heads = recipe.model.integer("num_heads").value_or(1), tensor = recipe.parallel.tensor;
+  if (heads % tensor != 0) {
+    problems.add("parallel.tensor", fmt::format("{} does not divide the model's {} heads; valid: {}", tensor,
+                                                heads, divisors(heads)));
+  }
+}
+
 void check_together(const Recipe& recipe, const Catalog& catalog, Problems& problems) {
   const auto positions = recipe.model.integer("max_positions");
   if (positions && recipe.data.sequence_length > *positions) {
@@ -17,6 +34,7 @@ void check_together(const Recipe& recipe, const Catalog& catalog, Problems& prob
                              "model.max_positions",
                              recipe.data.sequence_length, *positions, *positions));
   }
+  check_parallel(recipe, problems);
   for (const auto& check : catalog.checks) check(recipe, problems);
 }
 
@@ -130,8 +148,9 @@ std::vector<Difference> differences(const Recipe& before, const Recipe& after, c
   return found;
 }
 
-BatchArithmetic batch_arithmetic(const Recipe& recipe, int ranks) {
+BatchArithmetic batch_arithmetic(const Recipe& recipe, int num_ranks) {
   const int64_t global = recipe.train.global_batch, micro = recipe.train.micro_batch;
+  const int64_t together = ranks_per_sample(recipe.parallel), ranks = num_ranks / together;
   const int64_t at_once = ranks * micro;
   if (global % at_once == 0) return {global, micro, ranks, global / at_once};
   const int64_t below = global / at_once * at_once;
@@ -144,12 +163,27 @@ BatchArithmetic batch_arithmetic(const Recipe& recipe, int ranks) {
   }
   int64_t fewer = ranks;  // micro_batch divides global_batch: one rank always fits
   while (global / micro % fewer != 0) --fewer;
-  valid += fmt::format(", or {} rank{}", fewer, fewer == 1 ? "" : "s");
+  valid += fmt::format(", or {} rank{}", fewer * together, fewer * together == 1 ? "" : "s");
+  const std::string who =
+      together == 1 ? fmt::format("{} ranks", ranks) : fmt::format("{} groups of {} ranks", ranks, together);
   throw recipe.error("train.global_batch",
-                     fmt::format("{} is not divisible by {} ranks x micro_batch {} = {}; valid: {}", global,
-                                 ranks, micro, at_once, valid));
+                     fmt::format("{} is not divisible by {} x micro_batch {} = {}; valid: {}", global, who,
+                                 micro, at_once, valid));
 }
 
-void check_ranks(const Recipe& recipe, int ranks) { batch_arithmetic(recipe, ranks); }
+void check_ranks(const Recipe& recipe, int ranks) {
+  const auto& sizes = recipe.parallel;
+  const int64_t product = sizes.shard * ranks_per_sample(sizes);
+  if (ranks % product != 0) {
+    const int64_t below = ranks / product * product;
+    throw recipe.error(
+        "parallel",
+        fmt::format("shard {} x context {} x tensor {} x pipeline {} = {}, which does not divide {} "
+                    "ranks; valid: {}{} ranks, or other sizes",
+                    sizes.shard, sizes.context, sizes.tensor, sizes.pipeline, product, ranks,
+                    below > 0 ? fmt::format("{} or ", below) : "", below + product));
+  }
+  batch_arithmetic(recipe, ranks);
+}
 
 }  // namespace tessera

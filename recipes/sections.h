@@ -166,6 +166,9 @@ void fields(ParallelSection& t, V& v) {
 }
 void check(const ParallelSection& t, Problems& problems);
 
+/// Ranks that work on the same samples.
+inline int64_t ranks_per_sample(const ParallelSection& t) { return t.context * t.tensor * t.pipeline; }
+
 struct CheckpointSection {
   int64_t every = 1000;
   int64_t keep = 3;

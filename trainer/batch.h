@@ -13,8 +13,7 @@ struct Batch {
   at::Tensor segments;  ///< [batch, sequence] int64, sentence A/B; undefined where all are 0
   at::Tensor
       attention_mask;  ///< [batch, sequence] bool, true = a real token; undefined where nothing is padding
-  at::Tensor label_positions;  ///< [n] int64, indices into batch * sequence; undefined = 0, 1, 2, …
-                               ///< (n of them)
+  at::Tensor label_positions;  ///< [n] int64, indices into batch * sequence; undefined: all of them, in order
   at::Tensor labels;           ///< [n] int64 token ids; negative where nothing is predicted (filling up n)
   at::Tensor next_sentence;  ///< [batch] int64, 0 = really follows, 1 = random; undefined where the objective
                              ///< has none
@@ -23,6 +22,7 @@ struct Batch {
       counts;  ///< predictions in this batch, one per loss term, in the order of Objective::terms()
   int64_t num_tokens = 0;      ///< tokens that are not padding
   int64_t first_position = 0;  ///< position of tokens[:, 0] in its sequence
+  at::Tensor positions;  ///< [sequence] int64, where they are not first_position, first_position + 1, …
 
   int64_t batch() const { return tokens.size(0); }
   int64_t sequence() const { return tokens.size(1); }

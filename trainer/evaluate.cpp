@@ -39,7 +39,8 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
       examples.push_back(dataset.get(i));
       examples.back().index = i;
     }
-    const Batch batch = objective.collate(examples).to(options.device);
+    const Batch collated = options.collate ? options.collate(examples) : objective.collate(examples);
+    const Batch batch = collated.to(options.device);
     const LossTerms terms = objective.loss(model, model.forward(batch), batch);
     if (!counts) continue;
     totals[0] += terms.sums.to(at::kCPU, at::kDouble);

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,8 +15,10 @@ struct EvaluateOptions {
   int64_t micro_batch = 8;  ///< sequences that one rank computes at a time
   int64_t max_samples = 0;  ///< 0: all
   at::Device device = at::kCPU;
-  Communicator data;   ///< the ranks that share the work
-  Communicator host;   ///< CPU sums over all ranks
+  Communicator data;  ///< the ranks that share the work
+  Communicator host;  ///< CPU sums over all ranks
+  /// The objective's, or what divides its batches further; empty: the objective's.
+  std::function<Batch(const std::vector<Example>&)> collate;
   bool counts = true;  ///< this rank's sums count; others on the tensor and pipeline axes have the same
 };
 

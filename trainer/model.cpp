@@ -24,6 +24,15 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   Context context;
   context.batch = batch.batch();
   context.sequence = batch.sequence();
+  context.positions = batch.positions;
+  if (split_) {
+    context.split = &*split_;
+    context.sequence /= split_->size();
+    const int64_t first = split_->rank() * context.sequence;
+    context.positions = batch.positions.defined()
+                            ? batch.positions.slice(0, first, first + context.sequence)
+                            : at::arange(first, first + context.sequence, batch.tokens.options());
+  }
   context.first_position = batch.first_position;
   context.samples = batch.samples;
   context.dropout = dropout;
@@ -36,7 +45,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   return context;
 }
 
-at::Tensor Model::pair_logits(const at::Tensor&, int64_t) const {
+at::Tensor Model::pair_logits(const at::Tensor&, const Batch&) const {
   throw Error("this model has no sentence-pair head (next_sentence)");
 }
 
@@ -72,6 +81,30 @@ void Model::initialise(uint64_t seed, const std::vector<Parameter>& parameters) 
 void Model::initialise(uint64_t seed) {
   allocate();
   initialise(seed, collect_parameters(*this));
+}
+
+at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
+  if (!split_) return table.forward(batch.tokens);
+  return split_->lookup(table.weight, split_->rank() * vocab_size() / split_->size(), batch.tokens);
+}
+
+at::Tensor Model::label_rows(const at::Tensor& hidden, const Batch& batch) const {
+  if (!batch.label_positions.defined()) return split_ ? split_->gather(hidden, batch.batch()) : hidden;
+  return split_ ? split_->pick(hidden, batch.label_positions, batch.batch())
+                : hidden.index_select(0, batch.label_positions);
+}
+
+at::Tensor Model::first_rows(const at::Tensor& hidden, const Batch& batch) const {
+  if (!split_) return hidden.view({batch.batch(), -1, hidden.size(1)}).select(1, 0).contiguous();
+  const at::Tensor first = at::arange(batch.batch(), batch.tokens.options()) * batch.sequence();
+  return split_->pick(hidden, first, batch.batch());
+}
+
+ops::TokenLoss Model::cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
+                                    const at::Tensor& labels) const {
+  if (!split_) return ops::linear_cross_entropy(rows, weight, bias, labels);
+  const int64_t first = split_->rank() * vocab_size() / split_->size();
+  return ops::split_cross_entropy({&*split_, first}, rows, weight, bias, labels);
 }
 
 void Model::add_blocks(int64_t num_layers, TransformerBlockConfig config) {

@@ -2,6 +2,7 @@
 #include <torch/nn/module.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,15 +51,13 @@ class Model : public torch::nn::Module {
   const std::vector<std::shared_ptr<TransformerBlock>>& blocks() const { return blocks_; }
   virtual at::Tensor finish(const at::Tensor& hidden) const { return hidden; }
 
-  /// Cross-entropy of the token head at `positions` [n] (rows of hidden; undefined = the first n) against
-  /// labels [n].
-  virtual ops::TokenLoss token_loss(const at::Tensor& hidden, const at::Tensor& positions,
-                                    const at::Tensor& labels) const = 0;
+  /// Cross-entropy of the token head against the batch's labels.
+  virtual ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const = 0;
   /// Logits of the token head: rows [n, hidden] -> [n, vocab].
   virtual at::Tensor token_logits(const at::Tensor& rows) const = 0;
   /// Logits of the sentence-pair head from the first position of each sample: [batch, 2]. Error where there
   /// is none.
-  virtual at::Tensor pair_logits(const at::Tensor& hidden, int64_t batch) const;
+  virtual at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const;
 
   /// Room for generating up to max_positions tokens in a batch. Error for models that do not generate.
   virtual KeyValueCache make_cache(int64_t batch) const;
@@ -71,6 +70,8 @@ class Model : public torch::nn::Module {
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_positions() const = 0;
 
+  /// Divides layers among ranks from now on, as place_parameters() has divided the parameters.
+  void divide(const TensorSplit& split) { split_ = split; }
   /// Acts around embedding and blocks from now on; not owned, null = nobody.
   void set_strategy(Strategy* strategy) { strategy_ = strategy; }
   /// Keep only each block's input for backward and compute its inside again: less memory, a third more time.
@@ -84,11 +85,22 @@ class Model : public torch::nn::Module {
 
  protected:
   virtual Initial initial(const std::string& name) const = 0;
+  /// Own rows of the embeddings of the batch's tokens.
+  at::Tensor lookup(const Embedding& table, const Batch& batch) const;
+  /// Rows of hidden at the batch's label positions, on every rank that divides layers.
+  at::Tensor label_rows(const at::Tensor& hidden, const Batch& batch) const;
+  /// The first row of each sample, as label_rows().
+  at::Tensor first_rows(const at::Tensor& hidden, const Batch& batch) const;
+  /// What such ranks compute alike, for a loss that counts it once.
+  at::Tensor once(const at::Tensor& x) const { return split_ ? split_->once(x) : x; }
+  ops::TokenLoss cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
+                               const at::Tensor& labels) const;
   void add_blocks(int64_t num_layers, TransformerBlockConfig config);
 
  private:
   std::vector<std::shared_ptr<TransformerBlock>> blocks_;
   Strategy* strategy_ = nullptr;
+  std::optional<TensorSplit> split_;
 };
 using ModelPtr = std::shared_ptr<Model>;
 

@@ -107,6 +107,8 @@ void Session::build_model() {
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
   Distributed distributed = distribute(place_parameters(*model, mesh), recipe, {device, mesh, host_mesh});
   strategy = std::move(distributed.strategy);
+  division_.multiple = mesh.size(Axis::tensor);
+  if (mesh.size(Axis::tensor) > 1) model->divide(TensorSplit(mesh.along(Axis::tensor)));
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
   state.optimizer = make_optimizer(recipe.optimizer, std::move(distributed.parameters));
@@ -192,9 +194,12 @@ void Session::start_loader() {
   options.ranks = mesh.data().size();
   options.prefetch = static_cast<int>(recipe.data.prefetch);
   options.samples = state.samples;
-  loader = std::make_unique<Loader<Batch>>(training, options, [this](const std::vector<Example>& examples) {
-    return objective->collate(examples);
-  });
+  loader = std::make_unique<Loader<Batch>>(
+      training, options, [this](const std::vector<Example>& examples) { return collate(examples); });
+}
+
+Batch Session::collate(const std::vector<Example>& examples) const {
+  return divide(objective->collate(examples), division_);
 }
 
 void Session::save(std::optional<double> score) {
@@ -219,6 +224,7 @@ EvaluateOptions Session::evaluate_options() const {
   options.data = mesh.data();
   options.host = world.communicator();
   options.counts = mesh.speaks();
+  options.collate = [this](const std::vector<Example>& examples) { return collate(examples); };
   return options;
 }
 

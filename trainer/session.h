@@ -11,6 +11,7 @@
 #include "parallel/world.h"
 #include "recipes/recipe.h"
 #include "trainer/batch.h"
+#include "trainer/batch_division.h"
 #include "trainer/evaluate.h"
 #include "trainer/model.h"
 #include "trainer/objective.h"
@@ -61,9 +62,11 @@ class Session {
   void open_data();
   void build_model();
   void start_loader();
+  Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
   void check_same_run(const CheckpointReader& reader, bool own) const;
 
+  BatchDivision division_;
   int64_t num_parameters_ = 0;
   std::string resumed_from_;
 };

@@ -21,6 +21,13 @@ MESHES = {
     "replicate 2 x zero 1": (4, {"shard": 2, "zero": 1}, {"micro_batch": 2}),
     "replicate 2 x zero 2": (4, {"shard": 2, "zero": 2}, {"micro_batch": 2}),
     "replicate 2 x zero 3": (4, {"shard": 2, "zero": 3}, {"micro_batch": 2}),
+    "tensor 2": (2, {"tensor": 2}, {}),
+    "tensor 2, accumulated, recomputed": (2, {"tensor": 2}, {"micro_batch": 4, "recompute": "blocks"}),
+    "tensor 4": (4, {"tensor": 4}, {}),
+    "replicate 2 x tensor 2": (4, {"tensor": 2}, {"micro_batch": 4}),
+    "zero 3 x tensor 2": (4, {"shard": 2, "tensor": 2}, {"micro_batch": 4}),
+    "zero 1 x tensor 2": (4, {"shard": 2, "tensor": 2, "zero": 1}, {"micro_batch": 4}),
+    "replicate 2 x zero 2 x tensor 2": (8, {"shard": 2, "tensor": 2, "zero": 2}, {"micro_batch": 2}),
 }
 CI = list(MESHES)
 

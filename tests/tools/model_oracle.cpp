@@ -46,10 +46,10 @@ void run(const std::string& family, const std::string& in, const std::string& ou
   const Batch batch = read_batch(source);
   const at::Tensor hidden = model->forward(batch);
   write_tensor(result, "/logits", model->token_logits(hidden));
-  std::vector<at::Tensor> losses{model->token_loss(hidden, batch.label_positions, batch.labels).sum /
+  std::vector<at::Tensor> losses{model->token_loss(hidden, batch).sum /
                                  static_cast<double>(batch.labels.size(0))};
   if (batch.next_sentence.defined()) {
-    const at::Tensor logits = model->pair_logits(hidden, batch.batch());
+    const at::Tensor logits = model->pair_logits(hidden, batch);
     write_tensor(result, "/pair_logits", logits);
     losses.push_back(at::cross_entropy_loss(logits, batch.next_sentence));
   }

@@ -96,11 +96,10 @@ class Step {
   void run(double* parts) {
     const double start = now();
     const at::Tensor hidden = model_->forward(batch_, {1, step_++, true});
-    at::Tensor loss = model_->token_loss(hidden, batch_.label_positions, batch_.labels).sum /
-                      static_cast<double>(batch_.labels.size(0));
+    at::Tensor loss = model_->token_loss(hidden, batch_).sum / static_cast<double>(batch_.labels.size(0));
     if (setting_.bert()) {
-      loss = loss + at::cross_entropy_loss(model_->pair_logits(hidden, setting_.batch).to(at::kFloat),
-                                           batch_.next_sentence);
+      loss = loss +
+             at::cross_entropy_loss(model_->pair_logits(hidden, batch_).to(at::kFloat), batch_.next_sentence);
     }
     const double forward = now();
     loss.backward();

@@ -56,6 +56,10 @@ TEST_P(KernelsOfType, DropsWhatPhiloxSays) {
     }
   }
   EXPECT_TRUE(torch::equal(y, generic_kernels().dropout(x, site)));
+  site.first_position = 0;
+  site.positions = here(torch::tensor({int64_t{9}, int64_t{10}}));
+  EXPECT_TRUE(torch::equal(y, ours().dropout(x, site)));
+  EXPECT_TRUE(torch::equal(y, generic_kernels().dropout(x, site)));
 }
 
 TEST_P(KernelsOfType, ResidualNormEqualsAten) {

@@ -71,8 +71,9 @@ TEST_P(EveryModel, GivesTheSameForAnySplitOfTheBatch) {
 }
 
 std::vector<at::Tensor> gradients_of(const Model& model, at::Tensor* loss) {
-  const at::Tensor hidden = model.forward(batch_of(0, 3), dropping);
-  *loss = model.token_loss(hidden, {}, batch_of(0, 3).tokens.view(-1)).sum;
+  Batch batch = batch_of(0, 3);
+  batch.labels = batch.tokens.view(-1);
+  *loss = model.token_loss(model.forward(batch, dropping), batch).sum;
   return torch::autograd::grad({*loss}, model.parameters(), {}, false, false, /*allow_unused=*/true);
 }
 
@@ -192,7 +193,7 @@ TEST(MakeModel, ReadsChoicesAndRefusesASmallVocabulary) {
   *config = small<BertConfig>();
   config->vocab_size = 0;
   EXPECT_EQ(make_model(choice, {90, true})->vocab_size(), 90);
-  EXPECT_THROW(make_model(choice, {90, false})->pair_logits(torch::zeros({2, 40}), 2), Error);
+  EXPECT_THROW(make_model(choice, {90, false})->pair_logits(torch::zeros({2, 40}), {}), Error);
   config->vocab_size = 89;
   EXPECT_THROW(make_model(choice, {90, true}), Error);
 }

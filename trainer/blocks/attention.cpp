@@ -20,6 +20,20 @@ at::Tensor causal_bias(int64_t queries, int64_t keys, const at::Tensor& like) {
 
 }  // namespace
 
+// probabilities [batch, heads, queries, keys] as rows of keys: what drops depends on sample, query and head,
+// whichever of the heads are here and however long the rows are.
+DropoutSite Attention::probability_site(const at::Tensor& probabilities, const Context& context) const {
+  DropoutSite site = dropout_.at(context);
+  const int64_t heads = probabilities.size(1), queries = probabilities.size(2);
+  const int64_t first_head = context.split ? context.split->rank() * heads : 0;
+  const auto options = context.samples.options();
+  const at::Tensor query = at::arange(queries, options) + context.first_position;
+  const at::Tensor head = at::arange(first_head, first_head + heads, options);
+  site.sequence = heads * queries;
+  site.positions = (query.unsqueeze(0) * config_.num_heads + head.unsqueeze(1)).view({-1});
+  return site;
+}
+
 Attention::Attention(const std::string& name, const AttentionConfig& config)
     : config_(config), dropout_(name + ".probabilities", config.dropout) {
   const int64_t hidden = config.hidden_size;
@@ -33,10 +47,10 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
   // The projections may be split over ranks: the local width, not hidden_size, says how many heads are here.
   const int64_t width = query_->weight.size(0);
   const int64_t head_size = config_.hidden_size / config_.num_heads;
+  const int64_t sequence = context.sequence_inside();
   const at::Tensor joined = ops::joined_linear(x, {query_->weight, key_->weight, value_->weight},
-                                               {query_->bias, key_->bias, value_->bias});
-  const auto heads =
-      joined.view({context.batch, context.sequence, 3, width / head_size, head_size}).unbind(2);
+                                               {query_->bias, key_->bias, value_->bias}, context.inside());
+  const auto heads = joined.view({context.batch, sequence, 3, width / head_size, head_size}).unbind(2);
   const at::Tensor query = heads[0].transpose(1, 2);
   at::Tensor key = heads[1].transpose(1, 2), value = heads[2].transpose(1, 2);
   if (context.cache) {
@@ -46,8 +60,8 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
   const bool unfused = config_.dropout > 0 && context.dropout.enabled;
   const at::Tensor mixed =
       unfused ? attend_with_dropout(query, key, value, context) : attend(query, key, value, context);
-  return ops::linear(mixed.transpose(1, 2).reshape({context.batch * context.sequence, width}),
-                     output_->weight);
+  return context.leave(
+      ops::linear(mixed.transpose(1, 2).reshape({context.batch * sequence, width}), output_->weight));
 }
 
 at::Tensor Attention::attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -69,11 +83,9 @@ at::Tensor Attention::attend_with_dropout(const at::Tensor& query, const at::Ten
   at::Tensor scores = at::matmul(query / std::sqrt(static_cast<double>(query.size(3))), key.transpose(2, 3));
   if (config_.causal) scores = scores + causal_bias(query.size(2), key.size(2), query);
   if (context.attention_bias.defined()) scores = scores + context.attention_bias;
-  // [batch, heads, queries, keys] -> rows (sample, query) of heads * keys elements: what a dropout site
-  // numbers.
-  const at::Tensor rows = scores.softmax(3).transpose(1, 2);
-  const at::Tensor kept = dropout_.forward(rows.reshape({context.batch * context.sequence, -1}), context);
-  return at::matmul(kept.view(rows.sizes()).transpose(1, 2), value);
+  const at::Tensor rows = scores.softmax(3);
+  const at::Tensor kept = ops::dropout(rows.view({-1, rows.size(3)}), probability_site(rows, context));
+  return at::matmul(kept.view(rows.sizes()), value);
 }
 
 }  // namespace tessera

@@ -1,10 +1,21 @@
 #include "trainer/blocks/context.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 
 #include "recipes/random.h"
 
 namespace tessera {
+
+at::Tensor Context::own_columns(const at::Tensor& per_token) const {
+  return split ? per_token.slice(1, split->rank() * sequence, (split->rank() + 1) * sequence) : per_token;
+}
+
+at::Tensor Context::position_rows(const at::Tensor& table) const {
+  if (!positions.defined()) return table.slice(0, first_position, first_position + sequence);
+  return at::embedding(table, positions.clamp_max(table.size(0) - 1));  // padding may lie beyond the table
+}
 
 DropoutSite Context::dropout_site(uint64_t site, double probability) const {
   DropoutSite result;
@@ -14,6 +25,7 @@ DropoutSite Context::dropout_site(uint64_t site, double probability) const {
   result.samples = samples;
   result.sequence = sequence;
   result.first_position = first_position;
+  result.positions = positions;
   return result;
 }
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "trainer/batch.h"
-#include "trainer/kernels/kernels.h"
+#include "trainer/blocks/functions.h"
 
 namespace tessera {
 
@@ -17,16 +17,30 @@ struct KeyValueCache {
                        ///< be undefined
 };
 
-/// What blocks need to know about the batch beside its hidden states [batch * sequence, hidden].
+/// What blocks need to know about the batch beside its hidden states [batch * sequence, hidden]. Where ranks
+/// divide layers and positions among them, `sequence` are this rank's own rows of a sample.
 struct Context {
   int64_t batch = 0;
   int64_t sequence = 0;
   int64_t first_position = 0;
+  at::Tensor positions;       ///< [sequence] int64; undefined: first_position, first_position + 1, …
   at::Tensor attention_bias;  ///< [batch, 1, queries or 1, keys], added to the scores, in the data's type; or
                               ///< undefined
   at::Tensor samples;         ///< [batch] int64; only read where dropout is enabled
   DropoutState dropout;
   KeyValueCache* cache = nullptr;
+  const TensorSplit* split = nullptr;  ///< null: layers are whole
+
+  /// Rows of a sample inside of a divided layer.
+  int64_t sequence_inside() const { return split ? sequence * split->size() : sequence; }
+  /// For joined_linear(): into a divided layer.
+  ops::SplitRows inside() const { return {split, batch}; }
+  /// Out of a divided layer: own rows of the sum of what the ranks have of all rows.
+  at::Tensor leave(const at::Tensor& addend) const { return split ? split->sum(addend, batch) : addend; }
+  /// This rank's columns of [batch, sequence_inside()].
+  at::Tensor own_columns(const at::Tensor& per_token) const;
+  /// Rows of a table of positions: [sequence, hidden].
+  at::Tensor position_rows(const at::Tensor& table) const;
 
   /// The dropout of one site. `site` is hash_name() of the full name of the module.
   DropoutSite dropout_site(uint64_t site, double probability) const;

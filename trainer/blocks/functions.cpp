@@ -33,43 +33,6 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   return y;
 }
 
-at::Tensor joined_linear(const at::Tensor& x, const std::vector<at::Tensor>& weights,
-                         const std::vector<at::Tensor>& biases) {
-  std::vector<at::Tensor> inputs{x};
-  inputs.insert(inputs.end(), weights.begin(), weights.end());
-  inputs.insert(inputs.end(), biases.begin(), biases.end());
-  at::Tensor y;
-  std::vector<int64_t> sizes;
-  for (const at::Tensor& each : weights) sizes.push_back(each.size(0));
-  {
-    // Joining the weights costs little beside the product: it reads each of them once, the product once per
-    // few rows. Backward joins them again: kept, they would need as much memory as they do.
-    at::NoGradGuard no_grad;
-    y = multiply_transposed(x, at::cat(weights), biases.empty() ? at::Tensor() : at::cat(biases));
-  }
-  if (!must_record(inputs)) return y;
-  record(inputs, {&y},
-         [x, weights, sizes, biases = biases.size()](const Gradients& gradients, BackwardNode& node) {
-           const at::Tensor gradient = gradients[0].contiguous();
-           Gradients result(1);
-           if (node.wanted(0)) result[0] = multiply_transposed(gradient, at::cat(weights).t());
-           bool weights_wanted = false, biases_wanted = false;
-           for (size_t i = 0; i < sizes.size(); ++i) weights_wanted = weights_wanted || node.wanted(1 + i);
-           for (size_t i = 0; i < biases; ++i)
-             biases_wanted = biases_wanted || node.wanted(1 + sizes.size() + i);
-           std::vector<at::Tensor> parts(sizes.size());
-           if (weights_wanted) parts = weight_gradient(gradient, x).split_with_sizes(sizes);
-           result.insert(result.end(), parts.begin(), parts.end());
-           if (biases > 0) {
-             parts.assign(biases, at::Tensor());
-             if (biases_wanted) parts = kernels_for(gradient).column_sum(gradient).split_with_sizes(sizes);
-             result.insert(result.end(), parts.begin(), parts.end());
-           }
-           return result;
-         });
-  return y;
-}
-
 at::Tensor dropout(const at::Tensor& x, const DropoutSite& site) {
   if (!site.active()) return x;
   at::Tensor y;

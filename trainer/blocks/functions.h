@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/tensor_split.h"
 #include "trainer/kernels/kernels.h"
 
 /// The differentiable operations that models are made of; data are [rows, hidden] throughout.
@@ -13,9 +14,17 @@ namespace tessera::ops {
 /// x weight^T + bias; bias [outputs] may be undefined.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 
+/// The ranks that divide a product, and the samples of its rows; null: nobody.
+struct SplitRows {
+  const TensorSplit* split = nullptr;
+  int64_t batch = 1;
+};
+
 /// One product for several layers that read the same x: x [rows, in] -> [rows, sum of outputs], in order.
+/// Where ranks divide the outputs, x are own rows, gathered first (and again for backward: only own rows are
+/// kept), and messages travel while products run.
 at::Tensor joined_linear(const at::Tensor& x, const std::vector<at::Tensor>& weights,
-                         const std::vector<at::Tensor>& biases);
+                         const std::vector<at::Tensor>& biases, const SplitRows& rows = {});
 
 at::Tensor dropout(const at::Tensor& x, const DropoutSite& site);
 
@@ -34,6 +43,16 @@ struct TokenLoss {
 /// twice: their gradient overwrites them.
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                                const at::Tensor& labels, int64_t chunk_bytes = int64_t{256} << 20);
+
+/// This rank's classes of a divided vocabulary.
+struct VocabularyPart {
+  const TensorSplit* split = nullptr;
+  int64_t first = 0;
+};
+/// linear_cross_entropy() where ranks divide the classes: weight [own classes, hidden], bias [own classes]; x
+/// and labels alike on all ranks, and so the loss. The gradient of x is this rank's share.
+TokenLoss split_cross_entropy(const VocabularyPart& part, const at::Tensor& x, const at::Tensor& weight,
+                              const at::Tensor& bias, const at::Tensor& labels);
 
 /// Runs body(x) without keeping what its backward needs, and runs it again in backward. `parameters` are
 /// those that body uses. The body must be a pure function of x and parameters.

@@ -9,9 +9,9 @@ FeedForward::FeedForward(int64_t hidden_size, int64_t feed_forward_size, Activat
   contract_ = register_module("contract", std::make_shared<Linear>(feed_forward_size, hidden_size));
 }
 
-at::Tensor FeedForward::forward(const at::Tensor& x) const {
-  return ops::linear(ops::activation(ops::linear(x, expand_->weight), expand_->bias, kind_),
-                     contract_->weight);
+at::Tensor FeedForward::forward(const at::Tensor& x, const Context& context) const {
+  const at::Tensor wide = ops::joined_linear(x, {expand_->weight}, {}, context.inside());
+  return context.leave(ops::linear(ops::activation(wide, expand_->bias, kind_), contract_->weight));
 }
 
 TransformerBlock::TransformerBlock(const std::string& name, const TransformerBlockConfig& config)
@@ -45,7 +45,7 @@ at::Tensor TransformerBlock::compute(const at::Tensor& x, const Context& context
 
   ResidualNormInput second;
   if (!norm_first_) second = feed_forward_norm_->input({});
-  second.x = feed_forward_->forward(read);
+  second.x = feed_forward_->forward(read, context);
   second.bias = feed_forward_->output_bias();
   second.residual = norm_first_ ? attended : read;
   second.dropout = feed_forward_dropout_.at(context);

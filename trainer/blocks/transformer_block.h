@@ -20,7 +20,7 @@ struct TransformerBlockConfig {
 class FeedForward : public torch::nn::Module {
  public:
   FeedForward(int64_t hidden_size, int64_t feed_forward_size, Activation kind);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, const Context& context) const;
   const at::Tensor& output_bias() const { return contract_->bias; }
 
  private:

@@ -30,7 +30,10 @@ at::Tensor kept(int64_t rows, int64_t hidden, const DropoutSite& site) {
   const auto options = site.samples.options().dtype(at::kLong);
   const at::Tensor row = at::arange(rows, options);
   const at::Tensor sample = site.samples.index_select(0, row.floor_divide(site.sequence)).unsqueeze(1);
-  const at::Tensor position = (row.remainder(site.sequence) + site.first_position).unsqueeze(1);
+  const at::Tensor column = row.remainder(site.sequence);
+  const at::Tensor position =
+      (site.positions.defined() ? site.positions.index_select(0, column) : column + site.first_position)
+          .unsqueeze(1);
   const int64_t groups = (hidden + 7) / 8;
   const at::Tensor group = at::arange(groups, options).unsqueeze(0);
   const auto shape = std::vector<int64_t>{rows, groups};

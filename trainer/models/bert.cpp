@@ -19,18 +19,18 @@ class BertEmbeddings : public torch::nn::Module {
     norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
   }
 
-  at::Tensor forward(const Batch& batch, const Context& context) const {
-    const int64_t rows = batch.batch() * batch.sequence();
-    const at::Tensor positions =
-        position_->weight.slice(0, batch.first_position, batch.first_position + batch.sequence());
+  /// `words`: own rows of the tokens' embeddings.
+  at::Tensor forward(const at::Tensor& words, const Batch& batch, const Context& context) const {
+    const at::Tensor positions = context.position_rows(position_->weight);
     at::Tensor places = positions;
     if (batch.segments.defined()) {
-      places = segment_->forward(batch.segments).view({batch.batch(), batch.sequence(), -1}) + positions;
+      const at::Tensor segments = segment_->forward(context.own_columns(batch.segments));
+      places = segments.view({context.batch, context.sequence, -1}) + positions;
     } else {
       places = positions + segment_->weight.select(0, 0);
     }
-    const at::Tensor words = word->forward(batch.tokens).view({batch.batch(), batch.sequence(), -1});
-    return dropout_.forward(norm_->forward((words + places).view({rows, -1})), context);
+    const at::Tensor sum = words.view({context.batch, context.sequence, -1}) + places;
+    return dropout_.forward(norm_->forward(sum.view(words.sizes())), context);
   }
 
   std::shared_ptr<Embedding> word;
@@ -78,25 +78,21 @@ class Bert : public Model {
   }
 
   at::Tensor embed(const Batch& batch, const Context& shared) const override {
-    return embeddings_->forward(batch, shared);
+    return embeddings_->forward(lookup(*embeddings_->word, batch), batch, shared);
   }
 
-  ops::TokenLoss token_loss(const at::Tensor& hidden, const at::Tensor& positions,
-                            const at::Tensor& labels) const override {
-    const at::Tensor rows =
-        positions.defined() ? hidden.index_select(0, positions) : hidden.slice(0, 0, labels.size(0));
-    return ops::linear_cross_entropy(prediction_->forward(rows), embeddings_->word->weight, prediction_->bias,
-                                     labels);
+  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const override {
+    return cross_entropy(prediction_->forward(label_rows(hidden, batch)), embeddings_->word->weight,
+                         prediction_->bias, batch.labels);
   }
 
   at::Tensor token_logits(const at::Tensor& rows) const override {
     return ops::linear(prediction_->forward(rows), embeddings_->word->weight, prediction_->bias);
   }
 
-  at::Tensor pair_logits(const at::Tensor& hidden, int64_t batch) const override {
+  at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const override {
     if (!pooler_) return Model::pair_logits(hidden, batch);
-    const at::Tensor first = hidden.view({batch, -1, hidden.size(1)}).select(1, 0).contiguous();
-    return next_sentence_->forward(pooler_->forward(first).tanh());
+    return once(next_sentence_->forward(pooler_->forward(first_rows(hidden, batch)).tanh()));
   }
 
   NameMap name_map() const override;

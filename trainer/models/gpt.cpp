@@ -16,17 +16,18 @@ class GptEmbeddings : public torch::nn::Module {
         register_module("position", std::make_shared<Embedding>(config.max_positions, config.hidden_size));
   }
 
-  at::Tensor forward(const Batch& batch, const Context& context) const {
-    const at::Tensor words = word->forward(batch.tokens).view({batch.batch(), batch.sequence(), -1});
+  /// `own`: own rows of the tokens' embeddings.
+  at::Tensor forward(const at::Tensor& own, const Batch& batch, const Context& context) const {
+    const at::Tensor words = own.view({context.batch, context.sequence, -1});
     at::Tensor places;
     if (context.cache && context.cache->padding.defined()) {
       const at::Tensor places_index = at::arange(batch.sequence(), batch.tokens.options()) +
                                       batch.first_position - context.cache->padding.unsqueeze(1);
       places = position->forward(places_index.clamp_min(0)).view(words.sizes());
     } else {
-      places = position->weight.slice(0, batch.first_position, batch.first_position + batch.sequence());
+      places = context.position_rows(position->weight);
     }
-    return dropout_.forward((words + places).view({batch.batch() * batch.sequence(), -1}), context);
+    return dropout_.forward((words + places).view(own.sizes()), context);
   }
 
   std::shared_ptr<Embedding> word, position;
@@ -54,17 +55,14 @@ class Gpt : public Model {
   }
 
   at::Tensor embed(const Batch& batch, const Context& shared) const override {
-    return embeddings_->forward(batch, shared);
+    return embeddings_->forward(lookup(*embeddings_->word, batch), batch, shared);
   }
   at::Tensor finish(const at::Tensor& hidden) const override {
     return norm_ ? norm_->forward(hidden) : hidden;
   }
 
-  ops::TokenLoss token_loss(const at::Tensor& hidden, const at::Tensor& positions,
-                            const at::Tensor& labels) const override {
-    const at::Tensor rows =
-        positions.defined() ? hidden.index_select(0, positions) : hidden.slice(0, 0, labels.size(0));
-    return ops::linear_cross_entropy(rows, embeddings_->word->weight, {}, labels);
+  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const override {
+    return cross_entropy(label_rows(hidden, batch), embeddings_->word->weight, {}, batch.labels);
   }
 
   at::Tensor token_logits(const at::Tensor& rows) const override {

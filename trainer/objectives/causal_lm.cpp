@@ -37,7 +37,7 @@ class CausalLm : public Objective {
   }
 
   LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const override {
-    const ops::TokenLoss tokens = model.token_loss(hidden, batch.label_positions, batch.labels);
+    const ops::TokenLoss tokens = model.token_loss(hidden, batch);
     return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
   }
 

@@ -76,11 +76,14 @@ class RowDropout {
   RowDropout(const DropoutSite& site, int64_t width)
       : site_(site),
         samples_(site.active() ? site.samples.data_ptr<int64_t>() : nullptr),
+        positions_(site.positions.defined() ? site.positions.data_ptr<int64_t>() : nullptr),
         groups_((width + 7) / 8),
         bits_(site.active() ? static_cast<size_t>(4 * groups_) : 0) {}
   void apply(int64_t row, float* values, int64_t width) {
     if (!samples_) return;
-    const auto position = static_cast<uint32_t>(site_.first_position + row % site_.sequence);
+    const int64_t column = row % site_.sequence;
+    const auto position =
+        static_cast<uint32_t>(positions_ ? positions_[column] : site_.first_position + column);
     loops::dropout_bits({site_.key, static_cast<uint64_t>(samples_[row / site_.sequence]), position}, groups_,
                         bits_.data());
     loops::apply_dropout(values, reinterpret_cast<const uint16_t*>(bits_.data()), width, site_.threshold,
@@ -90,6 +93,7 @@ class RowDropout {
  private:
   const DropoutSite& site_;
   const int64_t* samples_;
+  const int64_t* positions_;
   int64_t groups_;
   std::vector<uint32_t> bits_;
 };

@@ -12,6 +12,7 @@ struct Site {
   uint64_t key;
   const int64_t* samples;
   int64_t sequence, first_position;
+  const int64_t* positions;
   uint32_t threshold;
   float scale;
 
@@ -20,6 +21,7 @@ struct Site {
         samples(site.active() ? site.samples.data_ptr<int64_t>() : nullptr),
         sequence(site.sequence),
         first_position(site.first_position),
+        positions(site.positions.defined() ? site.positions.data_ptr<int64_t>() : nullptr),
         threshold(site.threshold),
         scale(site.active() ? site.scale() : 1.0f) {}
 };
@@ -40,7 +42,8 @@ __device__ inline uint4 philox(uint4 counter, uint2 key) {
 /// The factors (0 or scale) of elements 8 * group ... 8 * group + 7 of a row.
 __device__ inline void dropout_factors(const Site& site, int64_t row, uint32_t group, float (&factors)[8]) {
   const auto sample = static_cast<uint64_t>(site.samples[row / site.sequence]);
-  const auto position = static_cast<uint32_t>(site.first_position + row % site.sequence);
+  const int64_t column = row % site.sequence;
+  const auto position = static_cast<uint32_t>(site.positions ? site.positions[column] : site.first_position + column);
   const uint4 bits = philox(make_uint4(static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32), position, group),
                             make_uint2(static_cast<uint32_t>(site.key), static_cast<uint32_t>(site.key >> 32)));
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
