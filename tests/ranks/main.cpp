@@ -5,13 +5,17 @@
 
 namespace {
 class OnlyFailures : public testing::EmptyTestEventListener {
+  // Asking for the current test while a result is reported would wait for a lock that GoogleTest holds.
+  void OnTestStart(const testing::TestInfo& test) override { test_ = test.name(); }
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    std::cerr << "rank " << tessera::test_world().rank() << ": " << (test ? test->name() : "") << "\n"
-              << result.file_name() << ":" << result.line_number() << "\n"
+    // An exception has no place.
+    std::cerr << "rank " << tessera::test_world().rank() << ": " << test_ << "\n"
+              << (result.file_name() ? result.file_name() : "unknown file") << ":" << result.line_number()
+              << "\n"
               << result.message() << std::endl;
   }
+  std::string test_;
 };
 }  // namespace
 
