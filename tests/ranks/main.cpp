@@ -5,13 +5,15 @@
 
 namespace {
 class OnlyFailures : public testing::EmptyTestEventListener {
+  void OnTestStart(const testing::TestInfo& test) override { name_ = test.name(); }
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    std::cerr << "rank " << tessera::test_world().rank() << ": " << (test ? test->name() : "") << "\n"
+    // Asking GoogleTest for the current test would wait for ever here: it holds its lock.
+    std::cerr << "rank " << tessera::test_world().rank() << ": " << name_ << "\n"
               << result.file_name() << ":" << result.line_number() << "\n"
               << result.message() << std::endl;
   }
+  std::string name_;
 };
 }  // namespace
 
