@@ -3,13 +3,9 @@
 
 #include "parallel/communicator.h"
 #include "parallel/context_layout.h"
+#include "recipes/parallel_kinds.h"
 
 namespace tessera {
-
-enum class ContextMethod {
-  ring,    ///< keys and values travel round the ranks (Liu et al., Ring attention, 2023)
-  ulysses  ///< each rank attends with some of the heads (Jacobs et al., DeepSpeed-Ulysses, 2023)
-};
 
 /// Whether the ranks hold zigzag positions (parallel/context_layout.h) rather than a chunk each.
 inline bool context_zigzag(ContextMethod method, bool causal) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "recipes/fields.h"
+#include "recipes/parallel_kinds.h"
 
 /// The sections that every recipe has, whatever its model.
 namespace tessera {
@@ -146,6 +147,10 @@ struct ParallelSection {
   int64_t shard = 1, tensor = 1, pipeline = 1, context = 1;
   int64_t zero = 3;
   int64_t prefetch = 1;
+  ContextMethod context_method = ContextMethod::ring;
+  PipelineSchedule pipeline_schedule = PipelineSchedule::one_f_one_b;
+  int64_t pipeline_chunks = 1;
+  std::vector<int64_t> pipeline_split;
   double bucket_megabytes = 25;
   ReducePrecision reduce_precision = ReducePrecision::fp32;
 };
@@ -159,6 +164,17 @@ void fields(ParallelSection& t, V& v) {
     changeable, range(1, 3));
   v("prefetch", t.prefetch, "zero 3: blocks whose parameters are gathered ahead of their use", changeable,
     at_least(0));
+  v("context_method", t.context_method,
+    "`ring`: keys and values travel round the ranks; `ulysses`: each rank attends with some of the heads",
+    changeable);
+  v("pipeline_schedule", t.pipeline_schedule,
+    "order of forwards and backwards; `1f1b` keeps few activations, `interleaved` idles less with several "
+    "chunks",
+    changeable);
+  v("pipeline_chunks", t.pipeline_chunks, "parts of the model on each pipeline rank", changeable,
+    at_least(1));
+  v("pipeline_split", t.pipeline_split,
+    "the first block of each part but the first; empty: parts of equal cost", changeable);
   v("bucket_megabytes", t.bucket_megabytes, "size of the messages in which gradients are reduced, in MiB",
     changeable, above(0));
   v("reduce_precision", t.reduce_precision,
