@@ -12,6 +12,12 @@ inline bool context_zigzag(ContextMethod method, bool causal) {
   return causal && method == ContextMethod::ring;
 }
 
+/// The ranks that divide each sequence among them, and how attention sees all of it.
+struct ContextSplit {
+  Communicator group;
+  ContextMethod method = ContextMethod::ring;
+};
+
 struct ContextAttentionOptions {
   ContextMethod method = ContextMethod::ring;
   bool causal = false;

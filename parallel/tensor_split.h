@@ -14,6 +14,8 @@ class TensorSplit {
   int rank() const { return ranks_.rank(); }
   int size() const { return ranks_.size(); }
   const Communicator& ranks() const { return ranks_; }
+  /// The first of this rank's things, of `count` that are divided.
+  int64_t first_of(int64_t count) const { return count * rank() / size(); }
 
   /// A message under way.
   struct Pending {

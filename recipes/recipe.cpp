@@ -24,6 +24,13 @@ void check_parallel(const Recipe& recipe, Problems& problems) {
     problems.add("parallel.tensor", fmt::format("{} does not divide the model's {} heads; valid: {}", tensor,
                                                 heads, divisors(heads)));
   }
+  const Section model = recipe.model.write();
+  const SectionEntry* dropped = model.find("attention_dropout");
+  if (recipe.parallel.context > 1 && dropped && std::stod(dropped->value.text) > 0) {
+    problems.add("parallel.context", fmt::format("{} needs a model without attention_dropout, but it is {}; "
+                                                 "valid: context 1, or model.attention_dropout=0",
+                                                 recipe.parallel.context, dropped->value.text));
+  }
 }
 
 void check_together(const Recipe& recipe, const Catalog& catalog, Problems& problems) {

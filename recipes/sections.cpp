@@ -52,7 +52,7 @@ void check(const TrainSection& t, Problems& problems) {
 }
 
 void check(const ParallelSection& t, Problems& problems) {
-  const std::pair<const char*, int64_t> axes[] = {{"pipeline", t.pipeline}, {"context", t.context}};
+  const std::pair<const char*, int64_t> axes[] = {{"pipeline", t.pipeline}};
   for (const auto& [name, size] : axes) {
     if (size != 1) problems.add(name, fmt::format("{} is not available in this version; valid: 1", size));
   }

@@ -28,15 +28,17 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   if (split_) {
     context.split = &*split_;
     context.sequence /= split_->size();
-    const int64_t first = split_->rank() * context.sequence;
+    const int64_t first = split_->first_of(batch.sequence());
     context.positions = batch.positions.defined()
                             ? batch.positions.slice(0, first, first + context.sequence)
                             : at::arange(first, first + context.sequence, batch.tokens.options());
   }
-  context.first_position = batch.first_position;
   context.samples = batch.samples;
   context.dropout = dropout;
-  if (batch.attention_mask.defined()) {
+  if (across_) {
+    context.across = &*across_;
+    context.key_mask = batch.attention_mask;
+  } else if (batch.attention_mask.defined()) {
     const auto options = parameters().front().options().requires_grad(false);
     context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, options)
                                  .masked_fill_(batch.attention_mask.logical_not().unsqueeze(1).unsqueeze(1),
@@ -85,7 +87,7 @@ void Model::initialise(uint64_t seed) {
 
 at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
   if (!split_) return table.forward(batch.tokens);
-  return split_->lookup(table.weight, split_->rank() * vocab_size() / split_->size(), batch.tokens);
+  return split_->lookup(table.weight, split_->first_of(vocab_size()), batch.tokens);
 }
 
 at::Tensor Model::label_rows(const at::Tensor& hidden, const Batch& batch) const {
@@ -103,7 +105,7 @@ at::Tensor Model::first_rows(const at::Tensor& hidden, const Batch& batch) const
 ops::TokenLoss Model::cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
                                     const at::Tensor& labels) const {
   if (!split_) return ops::linear_cross_entropy(rows, weight, bias, labels);
-  const int64_t first = split_->rank() * vocab_size() / split_->size();
+  const int64_t first = split_->first_of(vocab_size());
   return ops::split_cross_entropy({&*split_, first}, rows, weight, bias, labels);
 }
 

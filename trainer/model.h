@@ -69,9 +69,13 @@ class Model : public torch::nn::Module {
   virtual Plan plan() const = 0;
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_positions() const = 0;
+  /// Whether a position sees only those before it.
+  virtual bool causal() const = 0;
 
   /// Divides layers among ranks from now on, as place_parameters() has divided the parameters.
-  void divide(const TensorSplit& split) { split_ = split; }
+  void divide_layers(const TensorSplit& split) { split_ = split; }
+  /// And sequences, as batches are divided.
+  void divide_sequences(const ContextSplit& across) { across_ = across; }
   /// Acts around embedding and blocks from now on; not owned, null = nobody.
   void set_strategy(Strategy* strategy) { strategy_ = strategy; }
   /// Keep only each block's input for backward and compute its inside again: less memory, a third more time.
@@ -101,6 +105,7 @@ class Model : public torch::nn::Module {
   std::vector<std::shared_ptr<TransformerBlock>> blocks_;
   Strategy* strategy_ = nullptr;
   std::optional<TensorSplit> split_;
+  std::optional<ContextSplit> across_;
 };
 using ModelPtr = std::shared_ptr<Model>;
 

@@ -107,8 +107,7 @@ void Session::build_model() {
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
   Distributed distributed = distribute(place_parameters(*model, mesh), recipe, {device, mesh, host_mesh});
   strategy = std::move(distributed.strategy);
-  division_.multiple = mesh.size(Axis::tensor);
-  if (mesh.size(Axis::tensor) > 1) model->divide(TensorSplit(mesh.along(Axis::tensor)));
+  divide_model();
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
   state.optimizer = make_optimizer(recipe.optimizer, std::move(distributed.parameters));
@@ -121,6 +120,19 @@ void Session::build_model() {
   if (recipe.train.ema > 0) {
     state.average = std::make_unique<WeightAverage>(state.optimizer->parameters(), recipe.train.ema);
   }
+}
+
+/// Layers and sequences; batches then go the same way.
+void Session::divide_model() {
+  division_.multiple = mesh.size(Axis::tensor);
+  if (mesh.size(Axis::tensor) > 1) model->divide_layers(TensorSplit(mesh.along(Axis::tensor)));
+  const int size = mesh.size(Axis::context), rank = mesh.coordinate(Axis::context);
+  if (size == 1) return;
+  const ContextMethod method = recipe.parallel.context_method;
+  const bool zigzag = context_zigzag(method, model->causal());
+  model->divide_sequences({mesh.along(Axis::context), method});
+  division_.multiple *= zigzag ? 2 * size : size;
+  division_.positions = [=](int64_t columns) { return context_positions(columns, rank, size, zigzag); };
 }
 
 void Session::resume() {

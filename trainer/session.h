@@ -61,6 +61,7 @@ class Session {
  private:
   void open_data();
   void build_model();
+  void divide_model();
   void start_loader();
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);

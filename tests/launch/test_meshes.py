@@ -28,6 +28,15 @@ MESHES = {
     "zero 3 x tensor 2": (4, {"shard": 2, "tensor": 2}, {"micro_batch": 4}),
     "zero 1 x tensor 2": (4, {"shard": 2, "tensor": 2, "zero": 1}, {"micro_batch": 4}),
     "replicate 2 x zero 2 x tensor 2": (8, {"shard": 2, "tensor": 2, "zero": 2}, {"micro_batch": 2}),
+    "ring 2": (2, {"context": 2}, {}),
+    "ring 3": (3, {"context": 3}, {"recompute": "blocks"}),
+    "ulysses 2": (2, {"context": 2, "context_method": "ulysses"}, {}),
+    "ulysses 4, accumulated": (4, {"context": 4, "context_method": "ulysses"}, {"micro_batch": 4}),
+    "replicate 2 x ring 2": (4, {"context": 2}, {}),
+    "ring 2 x tensor 2": (4, {"context": 2, "tensor": 2}, {}),
+    "ulysses 2 x tensor 2": (4, {"context": 2, "tensor": 2, "context_method": "ulysses"}, {}),
+    "zero 3 x ring 2": (4, {"shard": 2, "context": 2}, {}),
+    "zero 2 x ring 2 x tensor 2": (8, {"shard": 2, "zero": 2, "context": 2, "tensor": 2}, {"micro_batch": 4}),
 }
 CI = list(MESHES)
 

@@ -89,7 +89,7 @@ TEST_P(DividedModel, HasTheLossAndGradientsOfTheWhole) {
   allocate(placed);
   model->initialise(5, collect_parameters(placed));
   model->to(at::kDouble);
-  if (world.size() > 1) model->divide(TensorSplit(world));
+  if (world.size() > 1) model->divide_layers(TensorSplit(world));
   model->set_recompute(recompute);
   const at::Tensor loss = total_loss(*model, divide(batch, {.multiple = world.size()}));
   EXPECT_NEAR(loss.item<double>() / expected.item<double>(), 1, 1e-12);

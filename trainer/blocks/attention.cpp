@@ -25,7 +25,7 @@ at::Tensor causal_bias(int64_t queries, int64_t keys, const at::Tensor& like) {
 DropoutSite Attention::probability_site(const at::Tensor& probabilities, const Context& context) const {
   DropoutSite site = dropout_.at(context);
   const int64_t heads = probabilities.size(1), queries = probabilities.size(2);
-  const int64_t first_head = context.split ? context.split->rank() * heads : 0;
+  const int64_t first_head = context.split ? context.split->first_of(config_.num_heads) : 0;
   const auto options = context.samples.options();
   const at::Tensor query = at::arange(queries, options) + context.first_position;
   const at::Tensor head = at::arange(first_head, first_head + heads, options);
@@ -57,11 +57,21 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
     key = remember(context.cache->keys[config_.layer], key, context.cache->length);
     value = remember(context.cache->values[config_.layer], value, context.cache->length);
   }
+  if (context.across) {
+    const ContextAttentionOptions options{context.across->method, config_.causal, context.key_mask, {}};
+    return leave(context_attention(query, key, value, context.across->group, options), context);
+  }
   const bool unfused = config_.dropout > 0 && context.dropout.enabled;
   const at::Tensor mixed =
       unfused ? attend_with_dropout(query, key, value, context) : attend(query, key, value, context);
-  return context.leave(
-      ops::linear(mixed.transpose(1, 2).reshape({context.batch * sequence, width}), output_->weight));
+  return leave(mixed, context);
+}
+
+// Heads [batch, heads, sequence, size] back to hidden states.
+at::Tensor Attention::leave(const at::Tensor& mixed, const Context& context) const {
+  const at::Tensor rows =
+      mixed.transpose(1, 2).reshape({mixed.size(0) * mixed.size(2), mixed.size(1) * mixed.size(3)});
+  return context.leave(ops::linear(rows, output_->weight));
 }
 
 at::Tensor Attention::attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

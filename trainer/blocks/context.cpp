@@ -9,7 +9,9 @@
 namespace tessera {
 
 at::Tensor Context::own_columns(const at::Tensor& per_token) const {
-  return split ? per_token.slice(1, split->rank() * sequence, (split->rank() + 1) * sequence) : per_token;
+  if (!split) return per_token;
+  const int64_t first = split->first_of(per_token.size(1));
+  return per_token.slice(1, first, first + sequence);
 }
 
 at::Tensor Context::position_rows(const at::Tensor& table) const {

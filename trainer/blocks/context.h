@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/context_attention.h"
 #include "trainer/batch.h"
 #include "trainer/blocks/functions.h"
 
@@ -29,7 +30,9 @@ struct Context {
   at::Tensor samples;         ///< [batch] int64; only read where dropout is enabled
   DropoutState dropout;
   KeyValueCache* cache = nullptr;
-  const TensorSplit* split = nullptr;  ///< null: layers are whole
+  const TensorSplit* split = nullptr;    ///< null: layers are whole
+  const ContextSplit* across = nullptr;  ///< null: sequences are whole
+  at::Tensor key_mask;  ///< [batch, whole sequence] bool, where `across`; undefined: attend to all
 
   /// Rows of a sample inside of a divided layer.
   int64_t sequence_inside() const { return split ? sequence * split->size() : sequence; }

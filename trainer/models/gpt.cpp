@@ -84,6 +84,7 @@ class Gpt : public Model {
   }
   int64_t vocab_size() const override { return config_.vocab_size; }
   int64_t max_positions() const override { return config_.max_positions; }
+  bool causal() const override { return true; }
 
  protected:
   Initial initial(const std::string& name) const override {
