@@ -45,6 +45,11 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
   gradient_ = group({Axis::replicate, Axis::shard, Axis::context});
   replicas_ = group({Axis::replicate, Axis::context});
   parts_ = group({Axis::pipeline, Axis::shard, Axis::tensor});
+  const int stages = size(Axis::pipeline), stage = coordinate(Axis::pipeline);
+  if (stages > 1) {
+    const bool at_end = stage == 0 || stage == stages - 1;
+    ends_ = along(Axis::pipeline).split(at_end ? 0 : stage, stage);
+  }
 }
 
 Communicator Mesh::group(std::initializer_list<Axis> free) const {

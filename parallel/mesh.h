@@ -46,6 +46,9 @@ class Mesh {
   const Communicator& replicas() const { return replicas_; }
   /// The ranks that hold the parts of one model: pipeline, shard and tensor together.
   const Communicator& parts() const { return parts_; }
+  /// The first and the last stage of this rank's pipeline, where it is one of them and they differ; else
+  /// alone.
+  const Communicator& ends() const { return ends_; }
   /// Whether this rank speaks for its samples and positions: others on the tensor and pipeline axes see the
   /// same. It is the one that has the loss.
   bool speaks() const {
@@ -67,6 +70,7 @@ class Mesh {
   Communicator gradient_;
   Communicator replicas_;
   Communicator parts_;
+  Communicator ends_;
 };
 
 }  // namespace tessera

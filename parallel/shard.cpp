@@ -93,6 +93,7 @@ void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
 // ---- parameters
 
 void Shard::start_gather(Unit& unit) {
+  if (unit.members.empty()) return;  // on another stage of a pipeline
   if (unit.memory.defined() && !unit.stale) return;
   if (unit.gathered.defined()) return;
   unit.gathered = at::empty({ranks_ * unit.part}, unit.mine.options());
@@ -101,6 +102,7 @@ void Shard::start_gather(Unit& unit) {
 
 void Shard::need(size_t index) {
   Unit& unit = units_[index];
+  if (unit.members.empty()) return;
   if (unit.memory.defined() && !unit.stale) return;
   start_gather(unit);
   unit.gathers.exposed += timed_wait(unit.gather);
@@ -219,10 +221,10 @@ void Shard::pack(Unit& unit) {
 
 /// A unit's backward is over: its gradients leave.
 void Shard::collect(Unit& unit) {
-  pack(unit);
-  if (options_.zero == 1 && !last_) return;
   // One unit behind: by now the one before has mostly arrived, and its message makes room.
   absorb_all();
+  pack(unit);
+  if (options_.zero == 1 && !last_) return;
   unit.reduced = at::empty({unit.part}, unit.message.options());
   unit.reduce = options_.shard.reduce_scatter_async(unit.reduced, unit.message);
   unit.is_last = last_;
@@ -255,7 +257,7 @@ void Shard::end_micro_step() {
     if (any_gradient(units_[i])) collect(units_[i]);
     if (!keeps(units_[i])) release(units_[i]);
   }
-  collect(units_[0]);
+  if (any_gradient(units_[0])) collect(units_[0]);
   if (!last_) prefetch(0, 1);
 }
 

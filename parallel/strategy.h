@@ -28,9 +28,12 @@ class Strategy {
   Strategy(const Strategy&) = delete;
   Strategy& operator=(const Strategy&) = delete;
 
-  virtual void begin_step() = 0;                 ///< forgets all gradients
-  virtual void begin_micro_step(bool last) = 0;  ///< before forward
-  virtual void end_micro_step() {}               ///< after backward
+  virtual void begin_step() = 0;  ///< forgets all gradients
+  /// Which of a pipeline stage's parts the next micro-step is about.
+  virtual void select_chunk(int chunk) {}
+  /// Before forward, or in a pipeline before backward; `last`: of its chunk in this step.
+  virtual void begin_micro_step(bool last) = 0;
+  virtual void end_micro_step() {}  ///< after backward
   /// The sums over micro-steps and ranks, one per parameter or part of one that this rank steps, in its
   /// order; undefined where no rank had a gradient. Valid until the next begin_step().
   virtual std::vector<at::Tensor> finish() = 0;

@@ -52,9 +52,10 @@ void check(const TrainSection& t, Problems& problems) {
 }
 
 void check(const ParallelSection& t, Problems& problems) {
-  const std::pair<const char*, int64_t> axes[] = {{"pipeline", t.pipeline}};
-  for (const auto& [name, size] : axes) {
-    if (size != 1) problems.add(name, fmt::format("{} is not available in this version; valid: 1", size));
+  if (t.pipeline_chunks > 1 && t.pipeline == 1) {
+    problems.add("pipeline_chunks", fmt::format("{} parts on each rank of a pipeline of 1; valid: 1, or a "
+                                                "pipeline of 2 or more",
+                                                t.pipeline_chunks));
   }
 }
 

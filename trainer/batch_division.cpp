@@ -72,7 +72,8 @@ void keep_columns(Batch& batch, const std::vector<int64_t>& positions) {
 }  // namespace
 
 Batch divide(Batch batch, const BatchDivision& division) {
-  const int64_t columns = (batch.sequence() + division.multiple - 1) / division.multiple * division.multiple;
+  const int64_t least = std::max(batch.sequence(), division.columns);
+  const int64_t columns = (least + division.multiple - 1) / division.multiple * division.multiple;
   fill_up(batch, columns);
   if (division.positions) keep_columns(batch, division.positions(columns));
   return batch;

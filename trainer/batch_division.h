@@ -8,6 +8,7 @@ namespace tessera {
 /// How the positions of samples are divided among ranks.
 struct BatchDivision {
   int64_t multiple = 1;  ///< the columns of a batch are filled up to a multiple of this
+  int64_t columns = 0;   ///< and at least to this many
   /// This rank's positions out of `columns`; empty: all of them.
   std::function<std::vector<int64_t>(int64_t columns)> positions = {};
 };

@@ -46,11 +46,13 @@ std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces, int r
 }
 
 std::vector<TensorPiece> share_out(const std::vector<TensorPiece>& pieces) {
-  std::map<std::pair<int, int>, std::vector<TensorPiece>> groups;
-  for (const auto& piece : pieces) groups[{piece.holder, piece.holders}].push_back(piece);
+  std::map<int, std::vector<TensorPiece>> kinds;
+  for (const auto& piece : pieces) kinds[piece.kind].push_back(piece);
   std::vector<TensorPiece> share;
-  for (const auto& [place, group] : groups) {
-    for (auto& piece : share_out(group, place.first, place.second)) share.push_back(std::move(piece));
+  for (const auto& [kind, alike] : kinds) {
+    for (auto& piece : share_out(alike, alike.front().holder, alike.front().holders)) {
+      share.push_back(std::move(piece));
+    }
   }
   return share;
 }

@@ -41,7 +41,8 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
     }
     const Batch collated = options.collate ? options.collate(examples) : objective.collate(examples);
     const Batch batch = collated.to(options.device);
-    const LossTerms terms = objective.loss(model, model.forward(batch), batch);
+    const LossTerms terms =
+        options.loss ? options.loss(batch) : objective.loss(model, model.forward(batch), batch);
     if (!counts) continue;
     totals[0] += terms.sums.to(at::kCPU, at::kDouble);
     totals[1] += terms.correct.to(at::kCPU, at::kDouble);

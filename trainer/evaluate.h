@@ -19,6 +19,7 @@ struct EvaluateOptions {
   Communicator host;  ///< CPU sums over all ranks
   /// The objective's, or what divides its batches further; empty: the objective's.
   std::function<Batch(const std::vector<Example>&)> collate;
+  std::function<LossTerms(const Batch&)> loss;  ///< empty: the objective's, of the whole model
   bool counts = true;  ///< this rank's sums count; others on the tensor and pipeline axes have the same
 };
 

@@ -34,6 +34,26 @@ at::Tensor sum_of_squares_cpu(const std::vector<at::Tensor>& gradients) {
   return torch::tensor(static_cast<float>(total));
 }
 
+// One message of the chosen gradients.
+template <class Choose>
+void sum_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                   const Communicator& ranks, const Choose& choose) {
+  if (ranks.size() == 1) return;
+  const torch::NoGradGuard no_grad;
+  std::vector<at::Tensor> chosen;
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (gradients[i].defined() && choose(parameters[i].placement)) chosen.push_back(gradients[i].view(-1));
+  }
+  if (chosen.empty()) return;
+  const at::Tensor message = at::cat(chosen);
+  ranks.all_reduce(message);
+  int64_t offset = 0;
+  for (const at::Tensor& gradient : chosen) {
+    gradient.copy_(message.narrow(0, offset, gradient.numel()));
+    offset += gradient.numel();
+  }
+}
+
 }  // namespace
 
 at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients) {
@@ -66,20 +86,12 @@ at::Tensor global_norm(const std::vector<at::Tensor>& gradients, const std::vect
 
 void sum_whole_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
                          const Communicator& tensor) {
-  if (tensor.size() == 1) return;
-  const torch::NoGradGuard no_grad;
-  std::vector<at::Tensor> whole;
-  for (size_t i = 0; i < gradients.size(); ++i) {
-    if (gradients[i].defined() && !parameters[i].placement.split) whole.push_back(gradients[i].view(-1));
-  }
-  if (whole.empty()) return;
-  const at::Tensor message = at::cat(whole);
-  tensor.all_reduce(message);
-  int64_t offset = 0;
-  for (const at::Tensor& gradient : whole) {
-    gradient.copy_(message.narrow(0, offset, gradient.numel()));
-    offset += gradient.numel();
-  }
+  sum_gradients(gradients, parameters, tensor, [](const Placement& place) { return !place.split; });
+}
+
+void sum_tied_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                        const Communicator& ends) {
+  sum_gradients(gradients, parameters, ends, [](const Placement& place) { return place.tied; });
 }
 
 GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip) {

@@ -26,6 +26,10 @@ at::Tensor global_norm(const std::vector<at::Tensor>& gradients, const std::vect
 void sum_whole_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
                          const Communicator& tensor);
 
+/// Parameters that both ends of a pipeline use have on each the gradient of that use: adds them up.
+void sum_tied_gradients(const std::vector<at::Tensor>& gradients, const std::vector<Parameter>& parameters,
+                        const Communicator& ends);
+
 /// What the optimizer multiplies gradients by, without a pass of its own and without waiting for the device.
 struct GradientScale {
   at::Tensor norm;    ///< 0-dim float32: of the gradients times `multiplier`, before clipping

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "recipes/error.h"
 #include "recipes/random.h"
 #include "trainer/initialise.h"
@@ -9,21 +11,35 @@
 namespace tessera {
 
 at::Tensor Model::forward(const Batch& batch, const DropoutState& dropout) const {
+  return run({0, blocks_.size()}, {}, batch, dropout);
+}
+
+at::Tensor Model::run(const ModelRange& range, const at::Tensor& input, const Batch& batch,
+                      const DropoutState& dropout) const {
   if (strategy_) strategy_->enter(0, {});
   const Context shared = context(batch, dropout);
-  at::Tensor hidden = embed(batch, shared);
-  for (size_t i = 0; i < blocks_.size(); ++i) {
+  at::Tensor hidden = range.embeds ? embed(batch, shared) : input;
+  for (size_t i = range.first; i < range.end; ++i) {
     if (strategy_) hidden = strategy_->enter(i + 1, hidden);
     hidden = blocks_[i]->forward(hidden, shared);
     if (strategy_) hidden = strategy_->leave(i + 1, hidden);
   }
-  return finish(hidden);
+  return range.finishes ? finish(hidden) : hidden;
+}
+
+at::TensorOptions Model::data_options() const {
+  const auto all = parameters();
+  const auto held = std::find_if(all.begin(), all.end(), [](const at::Tensor& parameter) {
+    return parameter.storage().nbytes() > 0;  // the others are on other ranks
+  });
+  return held->options().requires_grad(false);
 }
 
 Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   Context context;
   context.batch = batch.batch();
   context.sequence = batch.sequence();
+  context.first_position = batch.first_position;
   context.positions = batch.positions;
   if (split_) {
     context.split = &*split_;
@@ -39,8 +55,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
     context.across = &*across_;
     context.key_mask = batch.attention_mask;
   } else if (batch.attention_mask.defined()) {
-    const auto options = parameters().front().options().requires_grad(false);
-    context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, options)
+    context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, data_options())
                                  .masked_fill_(batch.attention_mask.logical_not().unsqueeze(1).unsqueeze(1),
                                                -std::numeric_limits<double>::infinity());
   }

@@ -38,6 +38,12 @@ struct Initial {
   double value = 0;
 };
 
+/// A run of a model's blocks, and whether the embedding comes before it and the heads after.
+struct ModelRange {
+  size_t first = 0, end = 0;
+  bool embeds = true, finishes = true;
+};
+
 /// A language model in three parts: embed() makes hidden states of tokens, blocks() transform them, finish()
 /// ends them; heads then predict. Hidden states are [batch * sequence, hidden] in the type of the parameters.
 /// Knows nothing of ranks.
@@ -45,6 +51,10 @@ class Model : public torch::nn::Module {
  public:
   /// All three parts: the hidden states that the heads read.
   at::Tensor forward(const Batch& batch, const DropoutState& dropout = {}) const;
+  /// A part of that: hidden states from the part before (undefined where this one embeds) to those for the
+  /// next.
+  at::Tensor run(const ModelRange& range, const at::Tensor& input, const Batch& batch,
+                 const DropoutState& dropout) const;
 
   virtual Context context(const Batch& batch, const DropoutState& dropout) const;
   virtual at::Tensor embed(const Batch& batch, const Context& context) const = 0;
@@ -102,6 +112,8 @@ class Model : public torch::nn::Module {
   void add_blocks(int64_t num_layers, TransformerBlockConfig config);
 
  private:
+  at::TensorOptions data_options() const;  // of hidden states
+
   std::vector<std::shared_ptr<TransformerBlock>> blocks_;
   Strategy* strategy_ = nullptr;
   std::optional<TensorSplit> split_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fnmatch.h>
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "recipes/error.h"
@@ -39,7 +40,8 @@ std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tenso
   return parameters;
 }
 
-void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups) {
+void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups,
+                  const std::vector<std::string>& elsewhere) {
   for (const auto& group : groups) {
     bool matched = false;
     for (auto& parameter : parameters) {
@@ -48,8 +50,11 @@ void apply_groups(std::vector<Parameter>& parameters, const std::vector<Paramete
       parameter.learning_rate_scale = group.learning_rate_scale;
       parameter.weight_decay_scale = group.weight_decay_scale;
     }
-    if (matched) continue;
-    std::vector<std::string> names;
+    const auto matches = [&](const std::string& name) {
+      return fnmatch(group.pattern.c_str(), name.c_str(), 0) == 0;
+    };
+    if (matched || std::any_of(elsewhere.begin(), elsewhere.end(), matches)) continue;
+    std::vector<std::string> names = elsewhere;
     for (const auto& parameter : parameters) names.push_back(parameter.name);
     const std::string near = nearest(group.pattern, names);
     throw Error(fmt::format(

@@ -42,8 +42,9 @@ std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tenso
                                           at::ScalarType working = at::kFloat);
 
 /// Applies groups in order: the last that matches a parameter decides. Throws Error for a pattern that
-/// matches nothing.
-void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups);
+/// matches nothing, not even one of `elsewhere`: parameters that other ranks step.
+void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups,
+                  const std::vector<std::string>& elsewhere = {});
 
 /// Writes every master into its working copy (after loading a checkpoint or swapping averages).
 void refresh_working(const std::vector<Parameter>& parameters);

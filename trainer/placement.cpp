@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "trainer/model.h"
+#include "trainer/pipeline_parts.h"
 
 namespace tessera {
 namespace {
@@ -46,36 +47,53 @@ size_t unit_of(const std::string& name) {
   return parts.front() == "layers" ? std::stoul(parts[1]) + 1 : 0;
 }
 
+void place_rectangle(Placement& place, const at::Tensor& tensor, int64_t dim, const Mesh& mesh) {
+  const int64_t rank = mesh.coordinate(Axis::tensor), size = mesh.size(Axis::tensor);
+  place.global_shape = tensor.sizes().vec();
+  place.offset.assign(place.global_shape.size(), 0);
+  place.split = size > 1 && dim >= 0;
+  if (!place.split) return;
+  std::vector<int64_t> shape = place.global_shape;
+  place.offset[dim] = rank * shape[dim] / size;
+  shape[dim] = (rank + 1) * shape[dim] / size - place.offset[dim];
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
+}
+
+// Ranks that differ in their samples or positions hold the same; of whole parameters those of the tensor axis
+// too, of tied ones those at the pipeline's other end.
+void count_holders(Placement& place, const Mesh& mesh) {
+  const bool first_stage = mesh.coordinate(Axis::pipeline) == 0;
+  const auto among = [&place](int rank, int size) {
+    place.holder = place.holder * size + rank;
+    place.holders *= size;
+  };
+  among(mesh.coordinate(Axis::replicate), mesh.size(Axis::replicate));
+  among(mesh.coordinate(Axis::context), mesh.size(Axis::context));
+  if (!place.split) among(mesh.coordinate(Axis::tensor), mesh.size(Axis::tensor));
+  if (place.tied) among(first_stage ? 0 : 1, 2);
+  place.counted = (place.split || mesh.coordinate(Axis::tensor) == 0) && (!place.tied || first_stage);
+}
+
 }  // namespace
 
 std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh) {
+  return place_parameters(model, mesh, {1, {{0, model.blocks().size()}}});
+}
+
+std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh, const PipelineParts& parts) {
   const Plan plan = model.plan();
-  const int64_t rank = mesh.coordinate(Axis::tensor), size = mesh.size(Axis::tensor);
   std::vector<PlacedTensor> placed;
   std::unordered_set<const at::TensorImpl*> seen;
   for (const auto& item : model.named_parameters()) {
-    at::Tensor tensor = item.value();
+    const at::Tensor& tensor = item.value();
     if (!seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
     Placement place;
-    place.global_shape = tensor.sizes().vec();
-    place.offset.assign(place.global_shape.size(), 0);
+    place.chunk = parts.chunk_with(item.key(), mesh.coordinate(Axis::pipeline));
+    if (place.chunk < 0) continue;
+    place.tied = parts.tied(item.key());
     place.unit = unit_of(item.key());
-    const int64_t dim = size == 1 ? -1 : split_dim(plan, item.key(), tensor.dim());
-    place.split = dim >= 0;
-    if (place.split) {
-      std::vector<int64_t> shape = place.global_shape;
-      place.offset[dim] = rank * shape[dim] / size;
-      shape[dim] = (rank + 1) * shape[dim] / size - place.offset[dim];
-      tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
-    }
-    place.counted = place.split || rank == 0;
-    // Ranks that differ in their samples or positions hold the same; of whole parameters those of the tensor
-    // axis too.
-    const int64_t alike = place.split ? 1 : size;
-    const int replica =
-        mesh.coordinate(Axis::replicate) * mesh.size(Axis::context) + mesh.coordinate(Axis::context);
-    place.holders = static_cast<int>(mesh.size(Axis::replicate) * mesh.size(Axis::context) * alike);
-    place.holder = static_cast<int>(replica * alike + (place.split ? 0 : rank));
+    place_rectangle(place, tensor, split_dim(plan, item.key(), tensor.dim()), mesh);
+    count_holders(place, mesh);
     placed.push_back({item.key(), tensor, std::move(place)});
   }
   return placed;

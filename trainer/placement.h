@@ -8,6 +8,7 @@
 namespace tessera {
 
 class Model;
+struct PipelineParts;
 
 /// Which part of a parameter's global tensor a rank holds, and with whom.
 struct Placement {
@@ -15,11 +16,13 @@ struct Placement {
   bool split = false;           ///< over the tensor axis: no other rank of it holds the same
   bool counted = true;          ///< this rank adds it to the global norm: one of its holders does
   int holder = 0, holders = 1;  ///< as in TensorPiece
+  bool tied = false;            ///< the pipeline's other end has the same, and adds to its gradient
+  int chunk = 0;                ///< of the pipeline stage
   size_t unit = 0;              ///< what is needed at once: i + 1 for block i, 0 for all else
 
   /// `local` has this rectangle: a parameter, or a state of the optimizer's.
   TensorPiece piece(std::string name, const at::Tensor& local) const {
-    return {std::move(name), global_shape, offset, local, holder, holders};
+    return {std::move(name), global_shape, offset, local, holder, holders, (split ? 1 : 0) + (tied ? 2 : 0)};
   }
 };
 
@@ -31,8 +34,10 @@ struct PlacedTensor {
 };
 
 /// Gives every parameter of an unallocated model the shape of its part on this rank, as the model's plan and
-/// the mesh's tensor axis say; memory comes with allocate().
-std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh);
+/// the mesh's tensor axis say, and leaves out those of other stages of the pipeline; memory comes with
+/// allocate().
+std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh, const PipelineParts& parts);
+std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh);  ///< without a pipeline
 
 /// Memory for parameters on the CPU, values undefined.
 void allocate(const std::vector<PlacedTensor>& tensors);

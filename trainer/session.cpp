@@ -104,13 +104,17 @@ void Session::open_data() {
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->next_sentence()});
   num_parameters_ = count_parameters(*model);
+  parts_ = cut_model(*model, recipe);
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
-  Distributed distributed = distribute(place_parameters(*model, mesh), recipe, {device, mesh, host_mesh});
+  Distributed distributed =
+      distribute(place_parameters(*model, mesh, parts_), recipe, {device, mesh, host_mesh});
   strategy = std::move(distributed.strategy);
   divide_model();
+  start_pipeline();
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
-  state.optimizer = make_optimizer(recipe.optimizer, std::move(distributed.parameters));
+  state.optimizer =
+      make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
   learning_rate = state.optimizer->base_learning_rate();
   schedule = make_schedule(recipe.schedule);
   if (recipe.train.precision == Precision::fp16) {
@@ -133,6 +137,14 @@ void Session::divide_model() {
   model->divide_sequences({mesh.along(Axis::context), method});
   division_.multiple *= zigzag ? 2 * size : size;
   division_.positions = [=](int64_t columns) { return context_positions(columns, rank, size, zigzag); };
+}
+
+void Session::start_pipeline() {
+  if (parts_.stages == 1) return;
+  division_.columns = recipe.data.sequence_length;
+  const auto hidden = at::TensorOptions(scalar_type(recipe.train.precision)).device(device);
+  pipeline = std::make_unique<PipelineStep>(PipelineWork{*model, *objective, *strategy, parts_}, recipe, mesh,
+                                            hidden);
 }
 
 void Session::resume() {
@@ -236,6 +248,7 @@ EvaluateOptions Session::evaluate_options() const {
   options.data = mesh.data();
   options.host = world.communicator();
   options.counts = mesh.speaks();
+  if (pipeline) options.loss = [this](const Batch& batch) { return pipeline->evaluate(batch); };
   options.collate = [this](const std::vector<Example>& examples) { return collate(examples); };
   return options;
 }

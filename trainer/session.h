@@ -15,6 +15,7 @@
 #include "trainer/evaluate.h"
 #include "trainer/model.h"
 #include "trainer/objective.h"
+#include "trainer/pipeline_step.h"
 #include "trainer/run_log.h"
 #include "trainer/schedules/schedules.h"
 #include "trainer/training_state.h"
@@ -35,6 +36,8 @@ class Session {
   /// Saves the state in the background; `score` is the validation loss of these weights, where it is known.
   void save(std::optional<double> score);
   EvaluateOptions evaluate_options() const;
+  /// Whether this rank is the one that tells of its samples.
+  bool speaks_for_samples() const { return mesh.speaks() && mesh.coordinate(Axis::context) == 0; }
   /// Adds where time and memory go, for log.profile.
   void profile(std::vector<Metric>& values) const;
 
@@ -54,6 +57,7 @@ class Session {
   double learning_rate = 0;  ///< the schedule's 1
   Schedule schedule;
   std::unique_ptr<Strategy> strategy;
+  std::unique_ptr<PipelineStep> pipeline;  ///< null without one
   std::unique_ptr<Loader<Batch>> loader;
   std::unique_ptr<CheckpointWriter> writer;
   std::unique_ptr<RunLog> log;
@@ -62,12 +66,14 @@ class Session {
   void open_data();
   void build_model();
   void divide_model();
+  void start_pipeline();
   void start_loader();
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
   void check_same_run(const CheckpointReader& reader, bool own) const;
 
   BatchDivision division_;
+  PipelineParts parts_;
   int64_t num_parameters_ = 0;
   std::string resumed_from_;
 };

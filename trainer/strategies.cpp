@@ -1,6 +1,7 @@
 #include "trainer/strategies.h"
 
 #include "parallel/replicate.h"
+#include "parallel/replicate_chunks.h"
 #include "parallel/shard.h"
 
 namespace tessera {
@@ -25,7 +26,14 @@ Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& rec
   options.bucket_bytes = static_cast<int64_t>(recipe.parallel.bucket_megabytes * 1048576);
   options.reduce_dtype = reduce_type(recipe);
   options.host = meshes.host.gradient();
-  result.strategy = std::make_unique<Replicate>(working, meshes.mesh.gradient(), options);
+  std::vector<int> chunks;
+  for (const auto& parameter : result.parameters) chunks.push_back(parameter.placement.chunk);
+  const Communicator& ranks = meshes.mesh.gradient();
+  if (recipe.parallel.pipeline_chunks > 1) {
+    result.strategy = std::make_unique<ReplicateChunks>(working, chunks, ranks, options);
+  } else {
+    result.strategy = std::make_unique<Replicate>(working, ranks, options);
+  }
   return result;
 }
 

@@ -14,6 +14,7 @@ struct TensorPiece {
   at::Tensor local;  ///< any device, any strides
   int holder = 0;    ///< of the `holders` ranks that hold this same rectangle, which one this is
   int holders = 1;
+  int kind = 0;  ///< all pieces of one kind on a rank are held by the same ranks
 };
 
 /// A piece that is a whole tensor.

@@ -53,7 +53,7 @@ class Trainer {
  private:
   Step fetch();
   void train_step(const Step& step);
-  void backward(const Batch& batch, const at::Tensor& weights);
+  at::Tensor add_up(const LossTerms& terms, const at::Tensor& weights);
   void apply_gradients();
   void log_step(const Step& step);
   void log_samples(const Step& step) const;
@@ -100,7 +100,7 @@ Ending Trainer::run() {
     world_.set_step(state().step + 1);
     if (state().step + 1 < end) next = fetch();  // its facts travel while this step computes
     train_step(step);
-    if (recipe_.log.samples) log_samples(step);
+    if (recipe_.log.samples && session_.speaks_for_samples()) log_samples(step);
     if (due(recipe_.log.every) || last_step()) log_step(step);
     if (due(recipe_.evaluate.every) || last_step()) validate();
     if (due(recipe_.checkpoint.every) || state().step == end) save();
@@ -139,10 +139,18 @@ void Trainer::train_step(const Step& step) {
       step.facts.slice(0, 0, num_terms).clamp_min(1).to(at::kFloat).reciprocal().to(session_.device, true);
   sums_ = correct_ = at::zeros({num_terms}, weights.options());
   session_.strategy->begin_step();
-  for (size_t i = 0; i < step.micro_batches.size(); ++i) {
-    session_.strategy->begin_micro_step(i + 1 == step.micro_batches.size());
-    backward(step.micro_batches[i].to(session_.device), weights);
-    session_.strategy->end_micro_step();
+  const DropoutState dropout{recipe_.run.seed, state().step, true};
+  const auto loss = [&](const LossTerms& terms) { return add_up(terms, weights); };
+  if (session_.pipeline) {
+    session_.pipeline->train(step.micro_batches, dropout, loss);
+  } else {
+    for (size_t i = 0; i < step.micro_batches.size(); ++i) {
+      session_.strategy->begin_micro_step(i + 1 == step.micro_batches.size());
+      const Batch batch = step.micro_batches[i].to(session_.device);
+      const at::Tensor hidden = session_.model->forward(batch, dropout);
+      loss(session_.objective->loss(*session_.model, hidden, batch)).backward();
+      session_.strategy->end_micro_step();
+    }
   }
   apply_gradients();
   ++state().step;
@@ -151,21 +159,19 @@ void Trainer::train_step(const Step& step) {
   score_.reset();
 }
 
-void Trainer::backward(const Batch& batch, const at::Tensor& weights) {
-  const DropoutState dropout{recipe_.run.seed, state().step, true};
-  const LossTerms terms =
-      session_.objective->loss(*session_.model, session_.model->forward(batch, dropout), batch);
-  at::Tensor loss = (terms.sums * weights).sum();
-  if (state().loss_scale) loss = loss * state().loss_scale->scale();
-  loss.backward();
+/// A micro-batch's part of the loss, differentiable; its terms are remembered for the log.
+at::Tensor Trainer::add_up(const LossTerms& terms, const at::Tensor& weights) {
   sums_ = sums_ + terms.sums.detach();
   correct_ = correct_ + terms.correct;
+  const at::Tensor loss = (terms.sums * weights).sum();
+  return state().loss_scale ? loss * state().loss_scale->scale() : loss;
 }
 
 /// Gradients, clipped by their global norm, move the weights. Nothing here waits for the device.
 void Trainer::apply_gradients() {
   const std::vector<at::Tensor> gradients = session_.strategy->finish();
   const auto& parameters = state().optimizer->parameters();
+  sum_tied_gradients(gradients, parameters, session_.mesh.ends());
   sum_whole_gradients(gradients, parameters, session_.mesh.along(Axis::tensor));
   at::Tensor multiplier;
   if (state().loss_scale) multiplier = state().loss_scale->scale().reciprocal();

@@ -22,7 +22,8 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
   if (!loss_scale) return pieces;
   const size_t first = pieces.size();
   add("loss_scale/", loss_scale->state());
-  for (size_t i = first; i < pieces.size(); ++i) pieces[i].holder = rank, pieces[i].holders = ranks;
+  for (size_t i = first; i < pieces.size(); ++i)
+    pieces[i].holder = rank, pieces[i].holders = ranks, pieces[i].kind = -1;
   return pieces;
 }
 

@@ -37,8 +37,28 @@ MESHES = {
     "ulysses 2 x tensor 2": (4, {"context": 2, "tensor": 2, "context_method": "ulysses"}, {}),
     "zero 3 x ring 2": (4, {"shard": 2, "context": 2}, {}),
     "zero 2 x ring 2 x tensor 2": (8, {"shard": 2, "zero": 2, "context": 2, "tensor": 2}, {"micro_batch": 4}),
+    "pipeline 2": (2, {"pipeline": 2}, {"micro_batch": 4}),
+    "pipeline 2, gpipe": (2, {"pipeline": 2, "pipeline_schedule": "gpipe"}, {"micro_batch": 4}),
+    "pipeline 4, recomputed": (4, {"pipeline": 4}, {"micro_batch": 2, "recompute": "blocks"}),
+    "pipeline 2 x 2 chunks, interleaved": (2, {"pipeline": 2, "pipeline_chunks": 2, "pipeline_schedule": "interleaved"},
+                                           {"micro_batch": 4}),
+    "pipeline 3, own split": (3, {"pipeline": 3, "pipeline_split": [2, 3]}, {"micro_batch": 2}),
+    "replicate 2 x pipeline 2": (4, {"pipeline": 2}, {"micro_batch": 2}),
+    "replicate 2 x pipeline 2 x 2 chunks": (4, {"pipeline": 2, "pipeline_chunks": 2, "pipeline_schedule": "interleaved"},
+                                            {"micro_batch": 2, "ema": 0.9}),
+    "zero 1 x pipeline 2": (4, {"shard": 2, "zero": 1, "pipeline": 2}, {"micro_batch": 2}),
+    "zero 3 x pipeline 2 x 2 chunks": (4, {"shard": 2, "pipeline": 2, "pipeline_chunks": 2, "pipeline_schedule": "interleaved"},
+                                       {"micro_batch": 2}),
+    "tensor 2 x pipeline 2": (4, {"tensor": 2, "pipeline": 2}, {"micro_batch": 4}),
+    "ring 2 x pipeline 2": (4, {"context": 2, "pipeline": 2}, {"micro_batch": 4}),
+    "zero 2 x tensor 2 x pipeline 2": (8, {"shard": 2, "zero": 2, "tensor": 2, "pipeline": 2}, {"micro_batch": 4}),
+    "ulysses 2 x tensor 2 x pipeline 2": (8, {"context": 2, "context_method": "ulysses", "tensor": 2, "pipeline": 2},
+                                          {"micro_batch": 4}),
 }
-CI = list(MESHES)
+# Each strategy alone and in the products where they meet: some minutes.
+CI = ["zero 1, 3 ranks, accumulated", "zero 2", "zero 3, 4 ranks, accumulated, recomputed", "replicate 2 x zero 3", "tensor 2",
+      "zero 3 x tensor 2", "ring 2 x tensor 2", "ulysses 4, accumulated", "zero 3 x ring 2", "pipeline 3, own split",
+      "zero 3 x pipeline 2 x 2 chunks", "tensor 2 x pipeline 2"]
 
 
 def global_batch(ranks):

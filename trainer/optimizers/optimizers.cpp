@@ -6,13 +6,15 @@
 namespace tessera {
 namespace {
 
-using OptimizerRegistry = Registry<std::unique_ptr<Optimizer>, std::vector<Parameter>>;
+using OptimizerRegistry =
+    Registry<std::unique_ptr<Optimizer>, std::vector<Parameter>, const std::vector<std::string>&>;
 
 template <class O, class Options>
 OptimizerRegistry::Entry optimizer(const char* name, const char* summary) {
-  return {choice<Options>(name, summary), [](const Choice& given, std::vector<Parameter> parameters) {
+  return {choice<Options>(name, summary), [](const Choice& given, std::vector<Parameter> parameters,
+                                             const std::vector<std::string>& elsewhere) {
             const auto& options = given.as<Options>();
-            apply_groups(parameters, options.groups);
+            apply_groups(parameters, options.groups, elsewhere);
             return std::unique_ptr<Optimizer>(std::make_unique<O>(std::move(parameters), options));
           }};
 }
@@ -30,8 +32,9 @@ const OptimizerRegistry& optimizers() {
 
 const ChoiceTable& optimizer_choices() { return optimizers().choices(); }
 
-std::unique_ptr<Optimizer> make_optimizer(const Choice& choice, std::vector<Parameter> parameters) {
-  return optimizers().make(choice, std::move(parameters));
+std::unique_ptr<Optimizer> make_optimizer(const Choice& choice, std::vector<Parameter> parameters,
+                                          const std::vector<std::string>& elsewhere) {
+  return optimizers().make(choice, std::move(parameters), elsewhere);
 }
 
 }  // namespace tessera

@@ -10,7 +10,8 @@ namespace tessera {
 const ChoiceTable& optimizer_choices();
 
 /// The recipe's optimizer over these parameters, with its groups applied to them. Errors: a group that
-/// matches nothing.
-std::unique_ptr<Optimizer> make_optimizer(const Choice& choice, std::vector<Parameter> parameters);
+/// matches none of them, nor of `elsewhere`: the names of parameters that other ranks step.
+std::unique_ptr<Optimizer> make_optimizer(const Choice& choice, std::vector<Parameter> parameters,
+                                          const std::vector<std::string>& elsewhere = {});
 
 }  // namespace tessera

@@ -1,0 +1,88 @@
+#include "trainer/pipeline_parts.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "parallel/pipeline_balance.h"
+#include "recipes/error.h"
+
+namespace tessera {
+namespace {
+
+/// Products per token, in multiply-adds: of a block those with its weights, of the head those for the tokens
+/// that are predicted.
+BlockCosts costs_of(const Model& model, const Recipe& recipe) {
+  BlockCosts costs;
+  for (const auto& block : model.blocks()) {
+    double count = 0;
+    for (const at::Tensor& parameter : block->parameters()) count += static_cast<double>(parameter.numel());
+    costs.blocks.push_back(count);
+  }
+  const Section objective = recipe.objective.write();
+  const SectionEntry* share = objective.find("mask_probability");
+  const double predicted = share ? std::stod(share->value.text) : 1;
+  costs.head = predicted * static_cast<double>(model.vocab_size()) *
+               static_cast<double>(recipe.model.integer("hidden_size").value_or(0));
+  return costs;
+}
+
+void check_split(const std::vector<int>& first_blocks, const Recipe& recipe, int64_t num_blocks,
+                 int64_t num_parts) {
+  bool fits = static_cast<int64_t>(first_blocks.size()) == num_parts && first_blocks.back() < num_blocks;
+  for (size_t i = 1; i < first_blocks.size(); ++i) fits = fits && first_blocks[i] > first_blocks[i - 1];
+  if (fits) return;
+  throw recipe.error(
+      "parallel.pipeline_split",
+      fmt::format("[{}] does not cut {} blocks into {} parts; valid: {} rising numbers from 1 to "
+                  "{}, or none for parts of equal cost",
+                  fmt::join(recipe.parallel.pipeline_split, ", "), num_blocks, num_parts, num_parts - 1,
+                  num_blocks - 1));
+}
+
+std::vector<int> first_blocks_of(const Model& model, const Recipe& recipe, int num_parts) {
+  const auto& split = recipe.parallel.pipeline_split;
+  const auto num_blocks = static_cast<int64_t>(model.blocks().size());
+  if (split.empty()) return balance_stages(costs_of(model, recipe), num_parts);
+  std::vector<int> first_blocks{0};
+  for (const int64_t first : split) first_blocks.push_back(static_cast<int>(first));
+  check_split(first_blocks, recipe, num_blocks, num_parts);
+  return first_blocks;
+}
+
+bool embeds(const std::string& parameter) { return parameter.starts_with("embeddings."); }
+bool ends(const std::string& parameter) {
+  return parameter == "embeddings.word.weight" || !(embeds(parameter) || parameter.starts_with("layers."));
+}
+
+}  // namespace
+
+int PipelineParts::chunk_with(const std::string& parameter, int stage) const {
+  for (int chunk = 0; chunk < chunks(); ++chunk) {
+    const ModelRange& range = of(stage, chunk);
+    if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter))) return chunk;
+    if (!parameter.starts_with("layers.")) continue;
+    const auto block = std::stoul(parameter.substr(7));
+    if (block >= range.first && block < range.end) return chunk;
+  }
+  return -1;
+}
+
+bool PipelineParts::tied(const std::string& parameter) const {
+  return stages > 1 && embeds(parameter) && ends(parameter);
+}
+
+PipelineParts cut_model(const Model& model, const Recipe& recipe) {
+  const size_t num_blocks = model.blocks().size();
+  PipelineParts parts{static_cast<int>(recipe.parallel.pipeline), {}};
+  const int num_parts =
+      parts.stages == 1 ? 1 : parts.stages * static_cast<int>(recipe.parallel.pipeline_chunks);
+  const std::vector<int> first_blocks = first_blocks_of(model, recipe, num_parts);
+  for (size_t i = 0; i < first_blocks.size(); ++i) {
+    const bool last = i + 1 == first_blocks.size();
+    parts.ranges.push_back({static_cast<size_t>(first_blocks[i]),
+                            last ? num_blocks : static_cast<size_t>(first_blocks[i + 1]), i == 0, last});
+  }
+  return parts;
+}
+
+}  // namespace tessera

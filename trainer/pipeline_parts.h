@@ -1,0 +1,31 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "recipes/recipe.h"
+#include "trainer/model.h"
+
+namespace tessera {
+
+/// The parts of a model over the stages of a pipeline, in order; part i is chunk i / stages of stage i %
+/// stages.
+struct PipelineParts {
+  int stages = 1;
+  std::vector<ModelRange> ranges;  ///< one: the whole model
+
+  int chunks() const { return static_cast<int>(ranges.size()) / stages; }
+  const ModelRange& of(int stage, int chunk) const {
+    return ranges[static_cast<size_t>(chunk * stages + stage)];
+  }
+  /// The chunk of `stage` that computes with a parameter; -1: none does.
+  int chunk_with(const std::string& parameter, int stage) const;
+  /// Whether a parameter is used at both ends, by different stages.
+  bool tied(const std::string& parameter) const;
+};
+
+/// As the recipe's parallel.pipeline_split says, or such that the dearest part is as cheap as can be (the
+/// embedding and the token head counted). Errors: Error where there are fewer blocks than parts, or the split
+/// does not fit.
+PipelineParts cut_model(const Model& model, const Recipe& recipe);
+
+}  // namespace tessera
