@@ -143,6 +143,14 @@ void Shard::release(Unit& unit) {
   unit.memory.reset();
 }
 
+void Shard::settle() {
+  for (Unit& unit : units_) {
+    if (!unit.gathered.defined()) continue;
+    unit.gather.wait();
+    unit.gathered.reset();
+  }
+}
+
 void Shard::parameters_changed() {
   for (Unit& unit : units_) {
     unit.stale = true;
@@ -264,6 +272,7 @@ void Shard::end_micro_step() {
 std::vector<at::Tensor> Shard::finish() {
   const at::NoGradGuard no_grad;
   absorb_all();
+  settle();
   const std::vector<bool> used = used_anywhere();
   for (Unit& unit : units_) {
     unit.reduces.exposed += timed_wait(unit.replicate);

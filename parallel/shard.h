@@ -49,6 +49,7 @@ class Shard : public Strategy {
   void begin_micro_step(bool last) override;
   void end_micro_step() override;
   std::vector<at::Tensor> finish() override;
+  void settle() override;
   void parameters_changed() override;
   at::Tensor enter(size_t unit, const at::Tensor& hidden) override;
   at::Tensor leave(size_t unit, const at::Tensor& hidden) override;

@@ -37,6 +37,9 @@ class Strategy {
   /// The sums over micro-steps and ranks, one per parameter or part of one that this rank steps, in its
   /// order; undefined where no rank had a gradient. Valid until the next begin_step().
   virtual std::vector<at::Tensor> finish() = 0;
+  /// Before what this rank steps changes otherwise than between finish() and parameters_changed(): no message
+  /// reads it any more.
+  virtual void settle() {}
   /// What this rank steps has new values.
   virtual void parameters_changed() {}
 

@@ -252,6 +252,7 @@ void Trainer::validate() {
   const auto start = Clock::now();
   const auto swap = [this] {
     if (!state().average) return;
+    session_.strategy->settle();
     state().average->swap();
     session_.strategy->parameters_changed();
   };

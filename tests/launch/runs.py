@@ -13,6 +13,7 @@ import tempfile
 import typing
 import unittest.mock
 
+import h5py
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -113,3 +114,25 @@ def metrics(run_folder, key="loss"):
             assert row["step"] not in values, f"step {row['step']} stands twice in {run_folder}"
             values[row["step"]] = row[key]
     return values
+
+
+def tensors(run, step=20):
+    """All real tensors of a checkpoint, by name."""
+    with h5py.File(run / f"checkpoints/step-{step:08d}/checkpoint.h5") as file:
+        found = {}
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" else None)
+    assert any(name.startswith("model/") for name in found) and any(name.startswith("optimizer/") for name in found)
+    return found
+
+
+def samples(run):
+    """{step: sorted ids} over all ranks' files; later lines of a step replace earlier ones (a step done again after a crash)."""
+    steps = {}
+    for path in (run / "samples").iterdir():
+        own = {}
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            own[row["step"]] = row["samples"]
+        for step, ids in own.items():
+            steps.setdefault(step, []).extend(ids)
+    return {step: sorted(ids) for step, ids in steps.items()}

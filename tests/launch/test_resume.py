@@ -1,13 +1,11 @@
 """A run stopped at any instant resumes, on any number of ranks, and its curve continues; no sample is repeated or skipped."""
 import itertools
-import json
 import random
 import shutil
 import signal
 import subprocess
 import time
 
-import h5py
 import numpy
 import pytest
 import runs
@@ -33,33 +31,12 @@ def keep_until_step_10(source, target):
     shutil.rmtree(target / "checkpoints/step-00000020")
 
 
-def tensors(run, step=20):
-    with h5py.File(run / f"checkpoints/step-{step:08d}/checkpoint.h5") as file:
-        found = {}
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" else None)
-    assert any(name.startswith("model/") for name in found) and any(name.startswith("optimizer/") for name in found)
-    return found
-
-
-def samples(run):
-    """{step: sorted ids} over all ranks' files; later lines of a step replace earlier ones (a step done again after a crash)."""
-    steps = {}
-    for path in (run / "samples").iterdir():
-        own = {}
-        for line in path.read_text().splitlines():
-            row = json.loads(line)
-            own[row["step"]] = row["samples"]
-        for step, ids in own.items():
-            steps.setdefault(step, []).extend(ids)
-    return {step: sorted(ids) for step, ids in steps.items()}
-
-
 def test_bit_identical_on_the_same_layout(whole, tmp_path):
     family, folder = whole
     keep_until_step_10(folder / "run", tmp_path / "run")
     runs.must(runs.tessera("train", runs.recipe(tmp_path, family, **changes())))
     assert runs.metrics(tmp_path / "run") == runs.metrics(folder / "run")
-    expected, resumed = tensors(folder / "run"), tensors(tmp_path / "run")
+    expected, resumed = runs.tensors(folder / "run"), runs.tensors(tmp_path / "run")
     assert expected.keys() == resumed.keys()
     for name, value in expected.items():
         assert numpy.array_equal(value, resumed[name]), name
@@ -75,8 +52,8 @@ def test_other_rank_counts(before, after, whole, tmp_path):
     assert max(runs.metrics(tmp_path / "run")) == 10
     runs.must(runs.tessera("train", path, ranks=after))
     assert runs.metrics(tmp_path / "run") == pytest.approx(runs.metrics(folder / "run"), rel=1e-5)
-    seen = samples(tmp_path / "run")
-    assert seen == samples(folder / "run")
+    seen = runs.samples(tmp_path / "run")
+    assert seen == runs.samples(folder / "run")
     assert all(ids == list(range((step - 1) * 12, step * 12)) for step, ids in seen.items())
 
 
