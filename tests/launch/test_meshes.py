@@ -71,15 +71,16 @@ def curves_of(run):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The curves of one rank, by family and global batch."""
+    """The curves of one rank, by what decides them."""
     curves = {}
 
-    def curve(family, batch):
-        if (family, batch) not in curves:
+    def curve(family, batch, ema):
+        if (family, batch, ema) not in curves:
             folder = tmp_path_factory.mktemp(family)
-            runs.must(runs.tessera("train", runs.recipe(folder, family, train={"global_batch": batch, "micro_batch": batch})))
-            curves[family, batch] = curves_of(folder / "run")
-        return curves[family, batch]
+            train = {"global_batch": batch, "micro_batch": batch, "ema": ema}
+            runs.must(runs.tessera("train", runs.recipe(folder, family, train=train)))
+            curves[family, batch, ema] = curves_of(folder / "run")
+        return curves[family, batch, ema]
 
     return curve
 
@@ -89,7 +90,7 @@ def reference(tmp_path_factory):
 def test_curve(family, name, reference, tmp_path):
     ranks, parallel, train = MESHES[name]
     batch = global_batch(ranks)
-    expected = reference(family, batch)
+    expected = reference(family, batch, train.get("ema", 0))
     inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
     train = {"global_batch": batch, "micro_batch": batch // (ranks // inside), **train}
     runs.must(runs.tessera("train", runs.recipe(tmp_path, family, train=train, parallel=parallel), ranks=ranks))
