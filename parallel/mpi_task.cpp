@@ -84,6 +84,7 @@ void MpiTask::post(Lane& lane, const MpiContext& context) {
       MPI_Request request = MPI_REQUEST_NULL;
       if (message.way == Message::Way::send) {
         check_mpi(MPI_Isend(data, bytes, MPI_BYTE, peer, lane.tag, comm, &request), "MPI_Isend");
+        if (operation_.traffic) operation_.traffic->add(bytes);
       } else {
         check_mpi(MPI_Irecv(data, bytes, MPI_BYTE, peer, lane.tag, comm, &request), "MPI_Irecv");
       }
