@@ -14,16 +14,16 @@ namespace {
 using OverlapClock = std::chrono::steady_clock;
 
 constexpr size_t num_slow_blocks = 8;
-constexpr std::chrono::milliseconds compute{20};  // of a block's forward; its backward takes twice that
-constexpr std::chrono::milliseconds delay{10};    // of every message
-constexpr double compute_seconds = 3e-3 * static_cast<double>(num_slow_blocks * compute.count());
+constexpr std::chrono::milliseconds slow_compute{20};   // of a block's forward; its backward takes twice that
+constexpr std::chrono::milliseconds network_delay{10};  // of every message
+constexpr double compute_seconds = 3e-3 * static_cast<double>(num_slow_blocks * slow_compute.count());
 
-at::Tensor slow(const at::Tensor& input) {
+at::Tensor slow_layer(const at::Tensor& input) {
   at::Tensor output = input.detach();
-  std::this_thread::sleep_for(compute);
+  std::this_thread::sleep_for(slow_compute);
   if (!must_record({input})) return output;
   record({input}, {&output}, [](const BackwardNode::Gradients& gradients, BackwardNode&) {
-    std::this_thread::sleep_for(2 * compute);
+    std::this_thread::sleep_for(2 * slow_compute);
     return gradients;
   });
   return output;
@@ -54,7 +54,7 @@ Overlap timed_step(Strategy& strategy, const std::vector<UnitParameter>& weights
   at::Tensor hidden = torch::ones({1000}) * weights[0].tensor;
   for (size_t unit = 1; unit < weights.size(); ++unit) {
     hidden = strategy.enter(unit, hidden);
-    hidden = strategy.leave(unit, slow(hidden * weights[unit].tensor));
+    hidden = strategy.leave(unit, slow_layer(hidden * weights[unit].tensor));
   }
   hidden.sum().backward();
   strategy.end_micro_step();
@@ -71,8 +71,8 @@ Overlap timed_step(Strategy& strategy, const std::vector<UnitParameter>& weights
 }
 
 Communicator delayed_world() {
-  return Communicator(
-      std::make_shared<DelayedTransport>(test_world().communicator(), DelayedTransport::Network{delay}));
+  return Communicator(std::make_shared<DelayedTransport>(test_world().communicator(),
+                                                         DelayedTransport::Network{network_delay}));
 }
 
 /// Tries until `good` on all ranks, four times at most, and returns the last.
@@ -117,8 +117,8 @@ TEST_P(ShardOverlap, prefetching_hides_gathers_and_backward_hides_sums) {
   });
   // Two gathers of each block but the last, which stays, and one of what is needed all the time; a sum of
   // each.
-  EXPECT_GT(found.gather_time, 0.95e-3 * static_cast<double>(2 * num_slow_blocks * delay.count()));
-  EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * delay.count()));
+  EXPECT_GT(found.gather_time, 0.95e-3 * static_cast<double>(2 * num_slow_blocks * network_delay.count()));
+  EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * network_delay.count()));
   EXPECT_LT(found.gathers, 0.35);
   EXPECT_LT(found.gradients, 0.35);
   EXPECT_LT(found.seconds, 1.15 * compute_seconds);
@@ -145,7 +145,7 @@ TEST(ReplicateDelayed, backward_hides_sums) {
   const Overlap found = best_step(replicate, weights, [](const Overlap& step) {
     return step.gradients < 0.35 && step.seconds < 1.15 * compute_seconds;
   });
-  EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * delay.count()));
+  EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * network_delay.count()));
   EXPECT_LT(found.gradients, 0.35);
   EXPECT_LT(found.seconds, 1.15 * compute_seconds);
 }

@@ -11,29 +11,29 @@
 namespace tessera {
 namespace {
 
-struct Types {
+struct ShardTypes {
   const char* name;
   at::ScalarType working, reduce;
   double tolerance;  // of sums, relative to the addends
 };
-constexpr Types shard_types[] = {{"fp32", at::kFloat, at::ScalarType::Undefined, 3e-6},
-                                 {"bf16", at::kBFloat16, at::ScalarType::Undefined, 1e-2},
-                                 {"bf16_reduced_in_bf16", at::kBFloat16, at::kBFloat16, 6e-2}};
+constexpr ShardTypes shard_types[] = {{"fp32", at::kFloat, at::ScalarType::Undefined, 3e-6},
+                                      {"bf16", at::kBFloat16, at::ScalarType::Undefined, 1e-2},
+                                      {"bf16_reduced_in_bf16", at::kBFloat16, at::kBFloat16, 6e-2}};
 
-struct Layout {
+struct ShardGroups {
   Communicator shard, replicas;
 };
 
 /// All ranks shard, or with four of them two pairs do. Made once: groups are numbered.
-const Layout& layout(bool replicas) {
+const ShardGroups& shard_groups(bool replicas) {
   const Communicator& world = test_world().communicator();
-  static const Layout pairs{world.split(world.rank() / 2, world.rank()),
-                            world.split(world.rank() % 2, world.rank())};
-  static const Layout all{world, Communicator()};
+  static const ShardGroups pairs{world.split(world.rank() / 2, world.rank()),
+                                 world.split(world.rank() % 2, world.rank())};
+  static const ShardGroups all{world, Communicator()};
   return replicas ? pairs : all;
 }
 
-ShardOptions options_for(const Types& chosen, const Layout& groups) {
+ShardOptions shard_options(const ShardTypes& chosen, const ShardGroups& groups) {
   ShardOptions options;
   options.working = chosen.working;
   options.reduce_dtype = chosen.reduce;
@@ -49,8 +49,8 @@ at::Tensor tokens_of(int step, int micro_step, int rank) {
 }
 
 /// A net whose memory is Shard's, and one that has its own.
-struct Pair {
-  Pair(const std::set<std::string>& frozen, const ShardOptions& options)
+struct ShardPair {
+  ShardPair(const std::set<std::string>& frozen, const ShardOptions& options)
       : net(frozen), reference(frozen), shard(net.parameters, options) {
     for (size_t i = 0; i < net.parameters.size(); ++i) {
       const torch::NoGradGuard no_grad;
@@ -182,11 +182,11 @@ class ShardTest : public testing::TestWithParam<std::tuple<int, int, int, int, b
 TEST_P(ShardTest, sums_over_micro_steps_and_ranks_and_steps_parts) {
   const auto [zero, prefetch, micro_steps, type, replicas] = GetParam();
   if (replicas && test_world().size() != 4) GTEST_SKIP() << "needs four ranks";
-  const Types& chosen = shard_types[type];
-  ShardOptions options = options_for(chosen, layout(replicas));
+  const ShardTypes& chosen = shard_types[type];
+  ShardOptions options = shard_options(chosen, shard_groups(replicas));
   options.zero = zero;
   options.prefetch = prefetch;
-  Pair pair({"block2", "block3.in", "block4.pair"}, options);
+  ShardPair pair({"block2", "block3.in", "block4.pair"}, options);
   if (zero == 3) {
     pair.net.watch = [&](size_t unit) { EXPECT_EQ(pair.placed(), std::set<size_t>{unit}); };
   }
@@ -217,11 +217,11 @@ INSTANTIATE_TEST_SUITE_P(Stages, ShardStage, testing::Values(1, 2, 3));
 
 TEST_P(ShardStage, blocks_below_the_first_trainable_one_have_no_backward) {
   for (const int prefetch : {0, 1, 2}) {
-    ShardOptions options = options_for(shard_types[0], layout(false));
+    ShardOptions options = shard_options(shard_types[0], shard_groups(false));
     options.zero = GetParam();
     options.prefetch = prefetch;
     // The hidden states before block 3 need no gradient, and ranks use different parameters of it.
-    Pair pair({"words", "scale", "block1", "block2"}, options);
+    ShardPair pair({"words", "scale", "block1", "block2"}, options);
     for (int step = 0; step < 3; ++step) {
       const auto gradients = pair.step(step, 2);
       pair.expect_gradients(gradients, step, 3e-6);
@@ -232,9 +232,9 @@ TEST_P(ShardStage, blocks_below_the_first_trainable_one_have_no_backward) {
 }
 
 TEST_P(ShardStage, the_embedding_alone_is_trained) {
-  ShardOptions options = options_for(shard_types[0], layout(false));
+  ShardOptions options = shard_options(shard_types[0], shard_groups(false));
   options.zero = GetParam();
-  Pair pair({"block1", "block2", "block3", "block4"}, options);
+  ShardPair pair({"block1", "block2", "block3", "block4"}, options);
   for (int step = 0; step < 3; ++step) {
     const auto gradients = pair.step(step, 3);
     pair.expect_gradients(gradients, step, 3e-6);
@@ -244,10 +244,10 @@ TEST_P(ShardStage, the_embedding_alone_is_trained) {
 
 // As around an evaluation of averaged weights.
 TEST_P(ShardStage, values_may_change_twice_before_they_are_used) {
-  ShardOptions options = options_for(shard_types[0], layout(false));
+  ShardOptions options = shard_options(shard_types[0], shard_groups(false));
   options.zero = GetParam();
   options.prefetch = 2;
-  Pair pair({"block2"}, options);
+  ShardPair pair({"block2"}, options);
   const torch::NoGradGuard no_grad;
   for (const double factor : {0.5, 4.0, 0.5}) {
     for (size_t i = 0; i < pair.net.parameters.size(); ++i) {
@@ -261,10 +261,10 @@ TEST_P(ShardStage, values_may_change_twice_before_they_are_used) {
 
 TEST_P(ShardStage, may_end_while_messages_are_under_way) {
   for (int i = 0; i < 5; ++i) {
-    ShardOptions options = options_for(shard_types[0], layout(false));
+    ShardOptions options = shard_options(shard_types[0], shard_groups(false));
     options.zero = GetParam();
     options.prefetch = 2;
-    Pair pair({}, options);
+    ShardPair pair({}, options);
     if (i % 2 == 0) pair.step(0, 2), pair.shard.parameters_changed();
   }
   const at::Tensor one = at::ones({1});
