@@ -40,17 +40,6 @@ void check_peer(const Operation& operation, int size, int rank) {
   require(operation.tag >= 0 && operation.tag < 8192, operation, "tags are 0 to 8191");
 }
 
-Work start(Transport& transport, Operation operation) {
-  check_tensor(operation, operation.output, transport);
-  check_tensor(operation, operation.input, transport);
-  check_peer(operation, transport.size(), transport.rank());
-  if (operation.input.defined() && operation.output.defined()) {
-    require(operation.input.scalar_type() == operation.output.scalar_type(), operation,
-            "input and output differ in type");
-  }
-  return Work(transport.start(std::move(operation)));
-}
-
 void copy_alone(const at::Tensor& output, const at::Tensor& input) {
   if (output.data_ptr() != input.data_ptr()) output.view(-1).copy_(input.view(-1));
 }
@@ -73,7 +62,8 @@ std::string describe(const Operation& operation) {
 }
 
 Communicator::Communicator() = default;
-Communicator::Communicator(std::shared_ptr<Transport> transport) : transport_(std::move(transport)) {}
+Communicator::Communicator(std::shared_ptr<Transport> transport)
+    : transport_(std::move(transport)), traffic_(std::make_shared<TrafficCounter>()) {}
 
 int Communicator::rank() const { return transport_ ? transport_->rank() : 0; }
 int Communicator::size() const { return transport_ ? transport_->size() : 1; }
@@ -83,12 +73,31 @@ Communicator Communicator::split(int color, int key) const {
   return transport_ ? Communicator(transport_->split(color, key)) : Communicator();
 }
 
+Traffic Communicator::traffic() const { return traffic_ ? traffic_->read() : Traffic(); }
+
+Communicator Communicator::counted_apart() const {
+  return transport_ ? Communicator(transport_) : Communicator();
+}
+
+Work Communicator::start(Operation operation) const {
+  check_tensor(operation, operation.output, *transport_);
+  check_tensor(operation, operation.input, *transport_);
+  check_peer(operation, transport_->size(), transport_->rank());
+  if (operation.input.defined() && operation.output.defined()) {
+    require(operation.input.scalar_type() == operation.output.scalar_type(), operation,
+            "input and output differ in type");
+  }
+  traffic_->operations.fetch_add(1, std::memory_order_relaxed);
+  operation.traffic = traffic_;
+  return Work(transport_->start(std::move(operation)));
+}
+
 void Communicator::all_reduce(const at::Tensor& tensor, Reduction reduction) const {
   all_reduce_async(tensor, reduction).wait();
 }
 Work Communicator::all_reduce_async(const at::Tensor& tensor, Reduction reduction) const {
   if (!transport_) return {};
-  return start(*transport_, {Kind::all_reduce, tensor, {}, reduction});
+  return start({Kind::all_reduce, tensor, {}, reduction});
 }
 
 void Communicator::reduce_scatter(const at::Tensor& output, const at::Tensor& input,
@@ -99,7 +108,7 @@ Work Communicator::reduce_scatter_async(const at::Tensor& output, const at::Tens
                                         Reduction reduction) const {
   check_blocks(Kind::reduce_scatter, input, output, size());
   if (!transport_) return copy_alone(output, input), Work();
-  return start(*transport_, {Kind::reduce_scatter, output, input, reduction});
+  return start({Kind::reduce_scatter, output, input, reduction});
 }
 
 void Communicator::all_gather(const at::Tensor& output, const at::Tensor& input) const {
@@ -108,11 +117,11 @@ void Communicator::all_gather(const at::Tensor& output, const at::Tensor& input)
 Work Communicator::all_gather_async(const at::Tensor& output, const at::Tensor& input) const {
   check_blocks(Kind::all_gather, output, input, size());
   if (!transport_) return copy_alone(output, input), Work();
-  return start(*transport_, {Kind::all_gather, output, input});
+  return start({Kind::all_gather, output, input});
 }
 
 void Communicator::broadcast(const at::Tensor& tensor, int root) const {
-  if (transport_) start(*transport_, {Kind::broadcast, tensor, {}, Reduction::sum, root}).wait();
+  if (transport_) start({Kind::broadcast, tensor, {}, Reduction::sum, root}).wait();
 }
 
 void Communicator::send(const at::Tensor& tensor, int destination, int tag) const {
@@ -121,7 +130,7 @@ void Communicator::send(const at::Tensor& tensor, int destination, int tag) cons
 Work Communicator::send_async(const at::Tensor& tensor, int destination, int tag) const {
   const Operation operation{Kind::send, {}, tensor, Reduction::sum, destination, tag};
   require(transport_ != nullptr, operation, "there is nobody else in a group of one");
-  return start(*transport_, operation);
+  return start(operation);
 }
 
 void Communicator::receive(const at::Tensor& tensor, int source, int tag) const {
@@ -130,7 +139,7 @@ void Communicator::receive(const at::Tensor& tensor, int source, int tag) const 
 Work Communicator::receive_async(const at::Tensor& tensor, int source, int tag) const {
   const Operation operation{Kind::receive, tensor, {}, Reduction::sum, source, tag};
   require(transport_ != nullptr, operation, "there is nobody else in a group of one");
-  return start(*transport_, operation);
+  return start(operation);
 }
 
 void Communicator::all_to_all(const at::Tensor& output, const at::Tensor& input) const {
@@ -140,11 +149,11 @@ Work Communicator::all_to_all_async(const at::Tensor& output, const at::Tensor& 
   require(output.numel() == input.numel() && input.numel() % size() == 0, {Kind::all_to_all, output, input},
           fmt::format("{} elements do not make {} equal blocks", input.numel(), size()));
   if (!transport_) return copy_alone(output, input), Work();
-  return start(*transport_, {Kind::all_to_all, output, input});
+  return start({Kind::all_to_all, output, input});
 }
 
 void Communicator::barrier() const {
-  if (transport_) start(*transport_, {}).wait();
+  if (transport_) start({}).wait();
 }
 
 std::vector<std::string> Communicator::gather_text(const std::string& text) const {

@@ -8,6 +8,8 @@
 namespace tessera {
 
 class Transport;  // parallel/transport.h: what MPI and NCCL implement
+struct Operation;
+struct TrafficCounter;
 
 enum class Reduction { sum, max, min };
 
@@ -33,6 +35,12 @@ class Work {
   std::shared_ptr<State> state_;
 };
 
+/// What a rank has sent: a receive counts as an operation without bytes.
+struct Traffic {
+  int64_t operations = 0;
+  int64_t bytes = 0;  ///< of payload, to other ranks; complete once the operations are done
+};
+
 /// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its
 /// transport. Every operation must be called by all ranks of the group in the same order. Tensors are
 /// contiguous, on the transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
@@ -48,6 +56,11 @@ class Communicator {
 
   /// The ranks that passed the same colour, ordered by (key, rank).
   Communicator split(int color, int key) const;
+
+  /// What this rank has sent through this handle and its copies; nothing in a group of one.
+  Traffic traffic() const;
+  /// The same group, whose traffic is counted apart.
+  Communicator counted_apart() const;
 
   void all_reduce(const at::Tensor& tensor, Reduction reduction = Reduction::sum) const;
   Work all_reduce_async(const at::Tensor& tensor, Reduction reduction = Reduction::sum) const;
@@ -78,7 +91,10 @@ class Communicator {
   std::vector<std::string> gather_text(const std::string& text) const;
 
  private:
+  Work start(Operation operation) const;
+
   std::shared_ptr<Transport> transport_;  // null for a group of one
+  std::shared_ptr<TrafficCounter> traffic_;
 };
 
 }  // namespace tessera

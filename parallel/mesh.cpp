@@ -61,8 +61,22 @@ Communicator Mesh::group(std::initializer_list<Axis> free) const {
     color = color * sizes_[axis] + (is_free ? 0 : coordinates_[axis]);
   }
   if (members == 1) return {};
-  if (members == world_.size()) return world_;
+  if (members == world_.size()) return world_.counted_apart();
   return world_.split(color, world_.rank());
+}
+
+std::vector<std::pair<std::string, Traffic>> Mesh::traffic() const {
+  std::vector<std::pair<std::string, Traffic>> all;
+  const auto add = [&all](const char* name, const Communicator& group) {
+    if (group.size() > 1) all.emplace_back(name, group.traffic());
+  };
+  for (int axis = num_axes - 1; axis >= 0; --axis) add(axis_name(static_cast<Axis>(axis)), along_[axis]);
+  add("data", data_);
+  add("gradient", gradient_);
+  add("replicas", replicas_);
+  add("parts", parts_);
+  add("world", world_);
+  return all;
 }
 
 std::string Mesh::describe() const {

@@ -62,10 +62,8 @@ bool MpiTask::advance(const MpiContext& context) {
 
 void MpiTask::open_lanes() {
   while (lanes_.size() < max_open_lanes && next_lane_ < schedule_.num_lanes) {
-    const bool point_to_point =
-        operation_.kind == Operation::Kind::send || operation_.kind == Operation::Kind::receive;
-    const uint32_t number = point_to_point ? static_cast<uint32_t>(operation_.tag)
-                                           : first_sequence_ + static_cast<uint32_t>(next_lane_);
+    const uint32_t number = point_to_point() ? static_cast<uint32_t>(operation_.tag)
+                                             : first_sequence_ + static_cast<uint32_t>(next_lane_);
     Lane lane;
     lane.rounds = schedule_.rounds(next_lane_++);
     lane.tag = group_->id << tag_bits | static_cast<int>(number % (1u << tag_bits));
@@ -74,9 +72,7 @@ void MpiTask::open_lanes() {
 }
 
 void MpiTask::post(Lane& lane, const MpiContext& context) {
-  const bool point_to_point =
-      operation_.kind == Operation::Kind::send || operation_.kind == Operation::Kind::receive;
-  const MPI_Comm comm = point_to_point ? context.point_to_point : context.collectives;
+  const MPI_Comm comm = point_to_point() ? context.point_to_point : context.collectives;
   lane.requests.clear();
   lane.peers.clear();
   for (const Message& message : lane.rounds[lane.round].messages) {
@@ -88,6 +84,7 @@ void MpiTask::post(Lane& lane, const MpiContext& context) {
       MPI_Request request = MPI_REQUEST_NULL;
       if (message.way == Message::Way::send) {
         check_mpi(MPI_Isend(data, bytes, MPI_BYTE, peer, lane.tag, comm, &request), "MPI_Isend");
+        if (operation_.traffic) operation_.traffic->add(bytes);
       } else {
         check_mpi(MPI_Irecv(data, bytes, MPI_BYTE, peer, lane.tag, comm, &request), "MPI_Irecv");
       }

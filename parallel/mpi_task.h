@@ -34,8 +34,9 @@ class MpiTask : public Work::State {
   MpiTask(Operation operation, std::shared_ptr<const MpiGroup> group, uint32_t first_sequence,
           std::atomic<int>& num_waiting);
 
-  /// Sequence numbers that a task of this operation uses up: one per lane.
-  uint32_t num_sequences() const { return static_cast<uint32_t>(schedule_.num_lanes); }
+  /// Sequence numbers that a task of this operation uses up: one per lane, none where only two ranks take
+  /// part.
+  uint32_t num_sequences() const { return point_to_point() ? 0 : static_cast<uint32_t>(schedule_.num_lanes); }
 
   bool done() override { return done_.load(std::memory_order_acquire); }
   void wait() override;
@@ -55,6 +56,9 @@ class MpiTask : public Work::State {
     int tag = 0;
     bool posted = false;
   };
+  bool point_to_point() const {
+    return operation_.kind == Operation::Kind::send || operation_.kind == Operation::Kind::receive;
+  }
   void open_lanes();
   void post(Lane& lane, const MpiContext& context);
   bool advance_lane(Lane& lane, const MpiContext& context);

@@ -54,6 +54,30 @@ ncclRedOp_t nccl_reduction(Reduction reduction) {
   return reduction == Reduction::sum ? ncclSum : reduction == Reduction::max ? ncclMax : ncclMin;
 }
 
+/// What a rank sends to the others in NCCL's rings. (What NCCL does on its own with hosts or switches that
+/// add is not visible.)
+int64_t bytes_sent(const Operation& operation, int size) {
+  const auto bytes = [](const at::Tensor& tensor) {
+    return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0;
+  };
+  switch (operation.kind) {
+    case Kind::all_reduce:
+      return 2 * bytes(operation.output) * (size - 1) / size;
+    case Kind::reduce_scatter:
+      return bytes(operation.output) * (size - 1);
+    case Kind::all_gather:
+      return bytes(operation.input) * (size - 1);
+    case Kind::broadcast:  // all but the last pass it on
+      return bytes(operation.output) * (size - 1) / size;
+    case Kind::all_to_all:
+      return bytes(operation.input) / size * (size - 1);
+    case Kind::send:
+      return bytes(operation.input);
+    default:
+      return 0;
+  }
+}
+
 /// The events at the ends of an operation, and what to call it.
 struct Span {
   at::cuda::CUDAEvent begin{cudaEventDefault};
@@ -169,6 +193,7 @@ class NcclTransport : public Transport {
   std::shared_ptr<Work::State> start(Operation operation) override {
     group_->throw_error();
     const c10::cuda::CUDAGuard guard(group_->device);
+    if (operation.traffic) operation.traffic->add(bytes_sent(operation, size()));
     if (operation.kind == Kind::barrier) {
       operation.output = at::zeros({1}, at::TensorOptions().dtype(at::kInt).device(group_->device));
     }

@@ -223,7 +223,8 @@ void Replicate::learn_order() {
 std::vector<MessageStatistics> Replicate::statistics() const {
   std::vector<MessageStatistics> all;
   for (const Bucket& bucket : buckets_) {
-    all.push_back({static_cast<int64_t>(bucket.message.nbytes()), bucket.work.seconds(), bucket.exposed});
+    all.push_back(
+        {static_cast<int64_t>(bucket.message.nbytes()), bucket.work.seconds(), bucket.exposed, false});
   }
   return all;
 }

@@ -14,12 +14,6 @@ constexpr int64_t aligned_elements = 64;  // parameters begin on cache lines, wh
 
 int64_t rows_of(const at::Tensor& tensor) { return tensor.dim() == 0 ? 1 : tensor.size(0); }
 
-double timed_wait(const Work& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work.wait();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
 /// Makes `tensor` look at `memory` (null: at nothing). Its storage stays the same object, so that all views
 /// and what autograd has kept see the change.
 void look_at(const at::Tensor& tensor, void* memory) {
@@ -39,6 +33,21 @@ at::Tensor with_backward(const at::Tensor& x, std::function<void()> action) {
 
 }  // namespace
 
+void Shard::Log::wait(const Work& work, const at::Tensor& message) {
+  const auto start = std::chrono::steady_clock::now();
+  work.wait();
+  exposed += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  bytes += static_cast<int64_t>(message.nbytes());
+  works.push_back(work);
+}
+
+// Asks for the seconds late: on a GPU the end of waiting is not the end of the message.
+MessageStatistics Shard::Log::statistics(bool gather) const {
+  MessageStatistics result{bytes, 0, exposed, gather};
+  for (const Work& work : works) result.seconds += work.seconds();
+  return result;
+}
+
 Shard::Shard(const std::vector<UnitParameter>& parameters, ShardOptions options)
     : options_(std::move(options)), ranks_(options_.shard.size()) {
   const at::NoGradGuard no_grad;
@@ -48,14 +57,11 @@ Shard::Shard(const std::vector<UnitParameter>& parameters, ShardOptions options)
   for (const auto& parameter : parameters) num_units = std::max(num_units, parameter.unit + 1);
   units_.resize(num_units);
   parts_.resize(parameters.size());
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    const at::Tensor& tensor = parameters[i].tensor;
-    Unit& unit = units_[parameters[i].unit];
-    const int64_t rows = rows_of(tensor), width = tensor.numel() / std::max<int64_t>(rows, 1);
-    const int64_t part_rows = (rows + ranks_ - 1) / ranks_;
-    unit.members.push_back({i, tensor, rows, width, part_rows, unit.part, unit.whole});
-    unit.part += part_rows * width;
-    unit.whole += (tensor.numel() + aligned_elements - 1) / aligned_elements * aligned_elements;
+  for (const bool trained : {true, false}) {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (parameters[i].tensor.requires_grad() != trained) continue;
+      add_member(units_[parameters[i].unit], parameters[i], i);
+    }
   }
   const auto on_device = at::TensorOptions().device(options_.shard.device());
   for (Unit& unit : units_) build_unit(unit, on_device);
@@ -67,47 +73,83 @@ Shard::~Shard() {
   }
 }
 
+void Shard::add_member(Unit& unit, const UnitParameter& parameter, size_t index) {
+  Member member{.index = index, .name = parameter.name, .tensor = parameter.tensor};
+  const int64_t count = member.tensor.numel();
+  member.rows = rows_of(member.tensor);
+  member.width = count / std::max<int64_t>(member.rows, 1);
+  member.part_rows = (member.rows + ranks_ - 1) / ranks_;
+  member.in_part = unit.part;
+  member.in_whole = unit.whole;
+  unit.part += member.part_rows * member.width;
+  unit.whole += (count + aligned_elements - 1) / aligned_elements * aligned_elements;
+  if (member.tensor.requires_grad()) {
+    unit.trained_part = unit.part;
+    ++unit.num_trained;
+  }
+  unit.chunk = parameter.chunk;
+  unit.members.push_back(std::move(member));
+}
+
 void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
   unit.mine = at::zeros({unit.part}, options.dtype(options_.working));
+  unit.gradient = at::empty({unit.trained_part}, options.dtype(sum_type_));
   const at::Tensor masters =
-      options_.working == sum_type_ ? unit.mine : at::zeros({unit.part}, options.dtype(sum_type_));
-  unit.gradient = at::empty({unit.part}, options.dtype(sum_type_));
-  for (Member& member : unit.members) {
-    const int64_t first = std::min(member.rows, options_.shard.rank() * member.part_rows);
-    const int64_t rows = std::min(member.rows, first + member.part_rows) - first;
-    std::vector<int64_t> shape = member.tensor.sizes().vec();
-    if (!shape.empty()) shape[0] = rows;
-    const auto part = [&](const at::Tensor& flat) {
-      return flat.narrow(0, member.in_part, rows * member.width).view(shape);
-    };
-    parts_[member.index] = {first, part(unit.mine), part(masters)};
-    // The module's tensor: of the right type and place, its memory lent.
-    at::Tensor without_memory = at::empty({0}, options.dtype(options_.working));
-    without_memory.unsafeGetTensorImpl()->set_sizes_contiguous(member.tensor.sizes());
-    without_memory.storage().unsafeGetStorageImpl()->set_nbytes(member.tensor.numel() *
-                                                                without_memory.element_size());
-    member.tensor.set_data(without_memory);
+      options_.working == sum_type_ ? unit.mine : at::zeros({unit.trained_part}, options.dtype(sum_type_));
+  for (const Member& member : unit.members) {
+    build_part(unit, member, masters);
+    lend(unit, member);
   }
+}
+
+void Shard::build_part(const Unit& unit, const Member& member, const at::Tensor& masters) {
+  const int64_t first = std::min(member.rows, options_.shard.rank() * member.part_rows);
+  const int64_t rows = std::min(member.rows, first + member.part_rows) - first;
+  std::vector<int64_t> shape = member.tensor.sizes().vec();
+  if (!shape.empty()) {
+    shape[0] = rows;
+  } else if (rows == 0) {
+    shape.push_back(0);
+  }
+  const auto part = [&](const at::Tensor& flat) {
+    return flat.narrow(0, member.in_part, rows * member.width).view(shape);
+  };
+  const bool trained = member.tensor.requires_grad();
+  parts_[member.index] = {first, part(unit.mine), part(trained ? masters : unit.mine), trained};
+}
+
+/// The module's tensor becomes of the right type and place, its memory to be lent.
+void Shard::lend(const Unit& unit, const Member& member) const {
+  at::Tensor without_memory = at::empty({0}, unit.mine.options());
+  without_memory.unsafeGetTensorImpl()->set_sizes_contiguous(member.tensor.sizes());
+  without_memory.storage().unsafeGetStorageImpl()->set_nbytes(member.tensor.numel() *
+                                                              without_memory.element_size());
+  at::Tensor(member.tensor).set_data(without_memory);
 }
 
 // ---- parameters
 
 void Shard::start_gather(Unit& unit) {
-  if (unit.members.empty()) return;  // on another stage of a pipeline
+  if (unit.part == 0 || unit.gathered.defined()) return;
   if (unit.memory.defined() && !unit.stale) return;
-  if (unit.gathered.defined()) return;
   unit.gathered = at::empty({ranks_ * unit.part}, unit.mine.options());
   unit.gather = options_.shard.all_gather_async(unit.gathered, unit.mine);
 }
 
+/// Those under way would bring old values. They may still read `mine`, which is about to change.
+void Shard::settle() {
+  for (Unit& unit : units_) {
+    if (!unit.gathered.defined()) continue;
+    unit.gathers.wait(unit.gather, unit.gathered);
+    unit.gathered.reset();
+  }
+}
+
 void Shard::need(size_t index) {
   Unit& unit = units_[index];
-  if (unit.members.empty()) return;
-  if (unit.memory.defined() && !unit.stale) return;
+  if (unit.part == 0 || (unit.memory.defined() && !unit.stale)) return;
   start_gather(unit);
-  unit.gathers.exposed += timed_wait(unit.gather);
-  unit.gathers.seconds += unit.gather.seconds();
-  unit.gathers.bytes += static_cast<int64_t>(unit.gathered.nbytes());
+  unit.gathers.wait(unit.gather, unit.gathered);
   place(unit);
 }
 
@@ -143,15 +185,8 @@ void Shard::release(Unit& unit) {
   unit.memory.reset();
 }
 
-void Shard::settle() {
-  for (Unit& unit : units_) {
-    if (!unit.gathered.defined()) continue;
-    unit.gather.wait();
-    unit.gathered.reset();
-  }
-}
-
 void Shard::parameters_changed() {
+  settle();
   for (Unit& unit : units_) {
     unit.stale = true;
     if (options_.zero < 3) start_gather(unit);
@@ -194,60 +229,68 @@ void Shard::begin_step() {
   }
 }
 
-void Shard::begin_micro_step(bool last) { last_ = last; }
-
-bool Shard::any_gradient(const Unit& unit) const {
-  return std::any_of(unit.members.begin(), unit.members.end(),
-                     [](const Member& member) { return member.tensor.grad().defined(); });
+void Shard::begin_micro_step(bool last) {
+  last_ = last;
+  for (Unit& unit : units_) unit.collected = false;
 }
 
-/// Gradients from whole parameters to parts by rank, added to what is there. Parts that no row fills are
-/// zero.
+/// Gradients from whole parameters to parts by rank, added to what is there.
 void Shard::pack(Unit& unit) {
   const at::NoGradGuard no_grad;
   const bool fresh = !unit.message.defined();
-  if (fresh) unit.message = at::empty({ranks_ * unit.part}, unit.mine.options().dtype(reduce_type_));
-  for (Member& member : unit.members) {
-    at::Tensor& gradient = member.tensor.mutable_grad();
-    if (!gradient.defined() && !fresh) continue;
-    member.touched = member.touched || gradient.defined();
-    const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
-    for (int rank = 0; rank < ranks_; ++rank) {
-      const int64_t first = std::min(member.rows, rank * member.part_rows);
-      const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
-      const at::Tensor part =
-          unit.message.narrow(0, rank * unit.part + member.in_part, member.part_rows * member.width);
-      const int64_t filled = rows.defined() ? count : 0;
-      if (fresh) part.narrow(0, filled, part.size(0) - filled).zero_();
-      if (filled == 0) continue;
-      const at::Tensor source = rows.narrow(0, first * member.width, count);
-      fresh ? part.narrow(0, 0, count).copy_(source) : part.narrow(0, 0, count).add_(source);
-    }
-    gradient.reset();
-  }
+  // What is added up here over micro-steps (stage 1) is converted once, when it leaves.
+  const at::ScalarType type = options_.zero == 1 ? sum_type_ : reduce_type_;
+  if (fresh) unit.message = at::empty({ranks_ * unit.trained_part}, unit.mine.options().dtype(type));
+  for (size_t i = 0; i < unit.num_trained; ++i) pack(unit, unit.members[i], fresh);
 }
 
-/// A unit's backward is over: its gradients leave.
+/// Elements of parts that no row fills are zero.
+void Shard::pack(Unit& unit, Member& member, bool fresh) {
+  at::Tensor& gradient = member.tensor.mutable_grad();
+  if (!gradient.defined() && !fresh) return;
+  member.touched = member.touched || gradient.defined();
+  const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const int64_t first = std::min(member.rows, rank * member.part_rows);
+    const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
+    const at::Tensor part =
+        unit.message.narrow(0, rank * unit.trained_part + member.in_part, member.part_rows * member.width);
+    const int64_t filled = rows.defined() ? count : 0;
+    if (fresh) part.narrow(0, filled, part.size(0) - filled).zero_();
+    if (filled == 0) continue;
+    const at::Tensor source = rows.narrow(0, first * member.width, count);
+    fresh ? part.narrow(0, 0, count).copy_(source) : part.narrow(0, 0, count).add_(source);
+  }
+  gradient.reset();
+}
+
+/// A unit's backward is over: its gradients leave. Called for the same units in the same order on all ranks,
+/// whatever gradients each has.
 void Shard::collect(Unit& unit) {
-  // One unit behind: by now the one before has mostly arrived, and its message makes room.
-  absorb_all();
+  if (unit.num_trained == 0 || unit.chunk != chunk_ || unit.collected) return;
+  if (unit.reduced.defined()) absorb();  // its message of the micro-step before
+  unit.collected = true;
   pack(unit);
-  if (options_.zero == 1 && !last_) return;
-  unit.reduced = at::empty({unit.part}, unit.message.options());
+  if (options_.zero > 1 || last_) reduce(unit);
+}
+
+void Shard::reduce(Unit& unit) {
+  const at::NoGradGuard no_grad;
+  if (unit.message.scalar_type() != reduce_type_) unit.message = unit.message.to(reduce_type_);
+  unit.reduced = at::empty({unit.trained_part}, unit.message.options());
   unit.reduce = options_.shard.reduce_scatter_async(unit.reduced, unit.message);
   unit.is_last = last_;
   reducing_.push_back(&unit);
+  absorb(1);  // the unit before: by now it has mostly arrived, and its message makes room
 }
 
-void Shard::absorb_all() {
-  for (; !reducing_.empty(); reducing_.pop_front()) absorb(*reducing_.front());
+void Shard::absorb(size_t keep) {
+  for (; reducing_.size() > keep; reducing_.pop_front()) absorb(*reducing_.front());
 }
 
 void Shard::absorb(Unit& unit) {
   const at::NoGradGuard no_grad;
-  unit.reduces.exposed += timed_wait(unit.reduce);
-  unit.reduces.seconds += unit.reduce.seconds();
-  unit.reduces.bytes += static_cast<int64_t>(unit.message.nbytes());
+  unit.reduces.wait(unit.reduce, unit.message);
   if (unit.has_gradient) {
     unit.gradient.add_(unit.reduced);
   } else {
@@ -262,29 +305,41 @@ void Shard::absorb(Unit& unit) {
 void Shard::end_micro_step() {
   // Blocks whose input needs no gradient have not been told that they are done.
   for (size_t i = units_.size(); i-- > 1;) {
-    if (any_gradient(units_[i])) collect(units_[i]);
+    collect(units_[i]);
     if (!keeps(units_[i])) release(units_[i]);
   }
-  if (any_gradient(units_[0])) collect(units_[0]);
+  collect(units_[0]);
+  for (const Unit& unit : units_) {
+    for (const Member& member : unit.members) {
+      if (!member.tensor.grad().defined()) continue;
+      throw std::logic_error(member.name +
+                             " received a gradient after its unit's were sent: is it used by "
+                             "another unit?");
+    }
+  }
   if (!last_) prefetch(0, 1);
 }
 
 std::vector<at::Tensor> Shard::finish() {
   const at::NoGradGuard no_grad;
-  absorb_all();
+  absorb();
   settle();
   const std::vector<bool> used = used_anywhere();
+  std::vector<at::Tensor> sums(parts_.size());
   for (Unit& unit : units_) {
-    unit.reduces.exposed += timed_wait(unit.replicate);
+    if (unit.num_trained > 0 && options_.replicas.size() > 1) {
+      unit.reduces.wait(unit.replicate, unit.gradient);
+    }
     if (!keeps(unit)) release(unit);
-  }
-  std::vector<at::Tensor> gradients(parts_.size());
-  for (const Unit& unit : units_) {
     for (const Member& member : unit.members) {
       const at::Tensor& part = parts_[member.index].working;
       if (!used[member.index]) continue;
-      gradients[member.index] = unit.gradient.narrow(0, member.in_part, part.numel()).view(part.sizes());
+      sums[member.index] = unit.gradient.narrow(0, member.in_part, part.numel()).view(part.sizes());
     }
+  }
+  std::vector<at::Tensor> gradients;
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (parts_[i].trained) gradients.push_back(sums[i]);
   }
   return gradients;
 }
@@ -303,8 +358,8 @@ std::vector<bool> Shard::used_anywhere() const {
 std::vector<MessageStatistics> Shard::statistics() const {
   std::vector<MessageStatistics> all;
   for (const Unit& unit : units_) {
-    all.push_back(unit.gathers);
-    all.push_back(unit.reduces);
+    all.push_back(unit.gathers.statistics(/*gather=*/true));
+    all.push_back(unit.reduces.statistics(/*gather=*/false));
   }
   return all;
 }

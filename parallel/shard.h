@@ -6,12 +6,14 @@
 
 namespace tessera {
 
-/// A parameter of a module without memory, and the unit to which it belongs: units are gathered whole; 0 is
-/// needed all the time, i + 1 in block i only.
+/// A parameter of a module without memory, each once, and the unit to which it belongs: units are gathered
+/// whole; 0 is needed all the time (tied parameters too), i + 1 in block i only. Whether it requires a
+/// gradient is looked at once: frozen ones are gathered like the others, and no gradient of theirs travels.
 struct UnitParameter {
   std::string name;
   at::Tensor tensor;
   size_t unit = 0;
+  int chunk = 0;  ///< of a pipeline stage; all parameters of a unit belong to one
 };
 
 struct ShardOptions {
@@ -37,63 +39,82 @@ class Shard : public Strategy {
   Shard(const std::vector<UnitParameter>& parameters, ShardOptions options);
   ~Shard() override;
 
-  /// This rank's rows of each parameter, in the order given: parts of its unit's message.
+  /// This rank's rows of each parameter, in the order given, frozen ones too: somebody must set their values.
   struct Part {
     int64_t first_row = 0;
-    at::Tensor working;  ///< [rows, …]
-    at::Tensor master;   ///< the same in float32; `working` itself where that is float32
+    at::Tensor working;  ///< [rows, …]; of a 0-dim parameter [] on the first rank, [0] on others
+    at::Tensor master;   ///< the same in float32; `working` itself where that is float32, or frozen
+    bool trained = true;
   };
   const std::vector<Part>& parts() const { return parts_; }
 
   void begin_step() override;
+  void select_chunk(int chunk) override { chunk_ = chunk; }
   void begin_micro_step(bool last) override;
   void end_micro_step() override;
-  std::vector<at::Tensor> finish() override;
+  std::vector<at::Tensor> finish() override;  ///< one per trained part, in their order
   void settle() override;
   void parameters_changed() override;
   at::Tensor enter(size_t unit, const at::Tensor& hidden) override;
   at::Tensor leave(size_t unit, const at::Tensor& hidden) override;
   std::vector<MessageStatistics> statistics() const override;
 
-  /// Elements of all ranks' parts of a unit together: what its messages carry.
-  int64_t message_size(size_t unit) const { return units_[unit].part * ranks_; }
+  /// Elements of all ranks' parts of a unit together: what its gathers carry.
+  int64_t gather_size(size_t unit) const { return units_[unit].part * ranks_; }
+  /// The same of its trained parameters: what its sums of gradients carry.
+  int64_t reduce_size(size_t unit) const { return units_[unit].trained_part * ranks_; }
 
  private:
   struct Member {
     size_t index;  // in parts_
+    std::string name;
     at::Tensor tensor;
-    int64_t rows, width, part_rows;
-    int64_t in_part, in_whole;  // first element
-    bool touched = false;       // had a gradient in this step
+    int64_t rows = 0, width = 0, part_rows = 0;
+    int64_t in_part = 0, in_whole = 0;  // first element
+    bool touched = false;               // had a gradient in this step
+  };
+  struct Log {  // of a kind of message in this step
+    int64_t bytes = 0;
+    double exposed = 0;
+    std::vector<Work> works;
+    void wait(const Work& work, const at::Tensor& message);
+    MessageStatistics statistics(bool gather) const;
   };
   struct Unit {
-    std::vector<Member> members;
-    int64_t part = 0, whole = 0;  // elements
-    at::Tensor mine;              // [part] of the working type
-    at::Tensor gathered;          // [ranks * part], while it is under way
-    at::Tensor memory;            // [whole]: where the members' tensors lie, while they are there
-    bool stale = true;            // `mine` has changed since
+    std::vector<Member> members;  // the trained ones first: gradients are the beginning of the parts
+    size_t num_trained = 0;
+    int chunk = 0;
+    int64_t part = 0, trained_part = 0, whole = 0;  // elements
+    at::Tensor mine;                                // [part] of the working type
+    at::Tensor gathered;                            // [ranks * part], while it is under way
+    at::Tensor memory;  // [whole]: where the members' tensors lie, while they are there
+    bool stale = true;  // `mine` has changed since
     Work gather;
-    at::Tensor message;   // [ranks * part] of gradients; stage 1 keeps it through the step
-    at::Tensor reduced;   // [part], while it is under way
-    at::Tensor gradient;  // [part]: the sum
+    at::Tensor message;   // [ranks * trained_part] of gradients; stage 1 keeps it through the step
+    at::Tensor reduced;   // [trained_part], while it is under way
+    at::Tensor gradient;  // [trained_part]: the sum
     bool has_gradient = false;
-    bool is_last = false;  // the reduction under way is the step's last
+    bool collected = false;  // in this micro-step
+    bool is_last = false;    // the reduction under way is the step's last
     Work reduce, replicate;
-    MessageStatistics gathers, reduces;
+    Log gathers, reduces;
   };
 
+  void add_member(Unit& unit, const UnitParameter& parameter, size_t index);
   void build_unit(Unit& unit, const at::TensorOptions& options);
+  void build_part(const Unit& unit, const Member& member, const at::Tensor& masters);
+  void lend(const Unit& unit, const Member& member) const;
   bool keeps(const Unit& unit) const { return options_.zero < 3 || &unit == &units_.front(); }
   void start_gather(Unit& unit);
   void need(size_t unit);
   void prefetch(size_t from, int direction);
   void place(Unit& unit);
   void release(Unit& unit);
-  bool any_gradient(const Unit& unit) const;
   void pack(Unit& unit);
+  void pack(Unit& unit, Member& member, bool fresh);
   void collect(Unit& unit);
-  void absorb_all();
+  void reduce(Unit& unit);
+  void absorb(size_t keep = 0);
   void absorb(Unit& unit);
   std::vector<bool> used_anywhere() const;
 
@@ -103,6 +124,7 @@ class Shard : public Strategy {
   std::vector<Unit> units_;
   std::vector<Part> parts_;
   std::deque<Unit*> reducing_;  // in the order of their start
+  int chunk_ = 0;  // whose backward it is
   bool last_ = false;
 };
 

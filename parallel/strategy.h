@@ -11,11 +11,13 @@ struct NamedParameter {
   at::Tensor tensor;
 };
 
-/// A message that a strategy sends in every step, as it went in the last one.
+/// Messages of one kind that a strategy sends in every step (of one unit or bucket), as they went in the last
+/// one.
 struct MessageStatistics {
-  int64_t bytes = 0;
-  double seconds = 0;  ///< from start to end
-  double exposed = 0;  ///< of these, those that the step waited for
+  int64_t bytes = 0;    ///< the whole tensors', all messages of the step together
+  double seconds = 0;   ///< from their start to their end
+  double exposed = 0;   ///< of these, those that the host waited for; on a GPU it hardly ever waits
+  bool gather = false;  ///< of parameters; otherwise a sum of gradients
 };
 
 /// How the ranks that see different samples keep one model: what happens to gradients and parameters around a

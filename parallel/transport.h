@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -6,6 +7,17 @@
 #include "parallel/communicator.h"
 
 namespace tessera {
+
+/// What a communicator's handles count together.
+struct TrafficCounter {
+  std::atomic<int64_t> operations{0};
+  std::atomic<int64_t> bytes{0};
+
+  void add(int64_t sent) { bytes.fetch_add(sent, std::memory_order_relaxed); }
+  Traffic read() const {
+    return {operations.load(std::memory_order_relaxed), bytes.load(std::memory_order_relaxed)};
+  }
+};
 
 /// One collective or point-to-point operation, as the communicator hands it to its transport. Tensors are
 /// checked: contiguous, of a supported type, of matching sizes, on the transport's device.
@@ -15,8 +27,9 @@ struct Operation {
   at::Tensor output;  ///< also the tensor of in-place operations and of receive
   at::Tensor input;   ///< also the tensor of send
   Reduction reduction = Reduction::sum;
-  int peer = 0;  ///< root, source or destination: a rank of the group
-  int tag = 0;   ///< of send and receive
+  int peer = 0;                                  ///< root, source or destination: a rank of the group
+  int tag = 0;                                   ///< of send and receive
+  std::shared_ptr<TrafficCounter> traffic = {};  ///< the transport adds what it sends; null: nobody asks
 };
 
 /// What a library of messages must offer for a group of two or more ranks.

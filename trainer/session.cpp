@@ -113,6 +113,7 @@ void Session::build_model() {
   start_pipeline();
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
+  model->initialise(recipe.run.seed, distributed.frozen);
   state.optimizer =
       make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
   learning_rate = state.optimizer->base_learning_rate();

@@ -12,6 +12,18 @@ at::ScalarType reduce_type(const Recipe& recipe) {
                                                                       : at::ScalarType::Undefined;
 }
 
+/// Only what computes: nobody steps them, so they need no masters.
+std::vector<Parameter> frozen_parameters(const std::vector<PlacedTensor>& placed, at::ScalarType working) {
+  std::vector<Parameter> frozen;
+  for (const auto& each : placed) {
+    at::Tensor tensor = each.tensor;
+    if (tensor.requires_grad()) continue;
+    tensor.set_data(tensor.to(working));
+    frozen.push_back({.name = each.name, .working = tensor, .master = tensor, .placement = each.placement});
+  }
+  return frozen;
+}
+
 Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& recipe, const Meshes& meshes) {
   allocate(placed);
   for (const auto& each : placed) {
@@ -20,6 +32,7 @@ Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& rec
   }
   Distributed result;
   result.parameters = collect_parameters(placed, scalar_type(recipe.train.precision));
+  result.frozen = frozen_parameters(placed, scalar_type(recipe.train.precision));
   std::vector<NamedParameter> working;
   for (const auto& parameter : result.parameters) working.push_back({parameter.name, parameter.working});
   ReplicateOptions options;
@@ -47,16 +60,18 @@ Distributed shard(const std::vector<PlacedTensor>& placed, const Recipe& recipe,
   options.replicas = meshes.mesh.replicas();
   options.host = meshes.host.gradient();
   std::vector<UnitParameter> units;
-  for (const auto& each : placed) units.push_back({each.name, each.tensor, each.placement.unit});
+  for (const auto& each : placed) {
+    units.push_back({each.name, each.tensor, each.placement.unit, each.placement.chunk});
+  }
   auto strategy = std::make_unique<Shard>(units, options);
   Distributed result;
   for (size_t i = 0; i < placed.size(); ++i) {
     const auto& part = strategy->parts()[i];
     Parameter parameter{.name = placed[i].name, .working = part.working, .master = part.master};
     parameter.placement = placed[i].placement;
-    parameter.placement.offset[0] += part.first_row;
+    if (!parameter.placement.offset.empty()) parameter.placement.offset[0] += part.first_row;
     if (parameter.placement.global_shape.size() <= 1) parameter.weight_decay_scale = 0;
-    result.parameters.push_back(std::move(parameter));
+    (part.trained ? result.parameters : result.frozen).push_back(std::move(parameter));
   }
   result.strategy = std::move(strategy);
   return result;

@@ -15,7 +15,8 @@ at::ScalarType scalar_type(Precision precision);
 /// A model's parameters as this rank steps them, and what keeps them the same on all ranks.
 struct Distributed {
   std::unique_ptr<Strategy> strategy;
-  std::vector<Parameter> parameters;  ///< values not set yet
+  std::vector<Parameter> parameters;  ///< those that are trained; values not set yet
+  std::vector<Parameter> frozen;      ///< the others, never stepped; values not set yet
 };
 
 /// The meshes of a run, alike but for the tensors that they carry.

@@ -143,6 +143,19 @@ TEST_P(Conformance, messages_of_a_pair_arrive_in_order_and_by_tag) {
   for (const auto& work : sends) work.wait();
 }
 
+// As in a pipeline, whose ranks send different numbers of messages.
+TEST_P(Conformance, messages_of_a_pair_do_not_disturb_what_all_do) {
+  if (size == 1) GTEST_SKIP() << "needs two ranks";
+  for (int i = 0; i < 3; ++i) {
+    const at::Tensor message = mine(5, at::kFloat);
+    if (rank == 0) world.send(message, 1);
+    if (rank == 1) world.receive(message, 0);
+    const at::Tensor sum = mine(17, at::kFloat);
+    world.all_reduce(sum);
+    expect_equal(sum, everyone(17, at::kFloat).sum(0));
+  }
+}
+
 TEST_P(Conformance, many_operations_under_way_at_once) {
   std::vector<at::Tensor> tensors;
   std::vector<Work> works;
