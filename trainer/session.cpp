@@ -285,8 +285,9 @@ void Session::report_start() const {
   log->table(table.text());
 }
 
-/// Peak memory, and where the last all-reduces spent their time.
-void Session::profile(std::vector<Metric>& values) const {
+/// Peak memory, where the last step's messages spent their time, what this rank has sent since the last call,
+/// and how a pipeline's last step divides into work and waiting.
+void Session::profile(std::vector<Metric>& values) {
   values.emplace_back("peak_memory_mib", peak_memory_mib(device));
   double reduce = 0, exposed = 0;
   for (const auto& message : strategy->statistics()) {
@@ -295,6 +296,13 @@ void Session::profile(std::vector<Metric>& values) const {
   }
   values.emplace_back("reduce_seconds", reduce);
   values.emplace_back("reduce_exposed_seconds", exposed);
+  for (const auto& [group, sent] : mesh.traffic()) {
+    values.emplace_back("sent_bytes_" + group, static_cast<double>(sent.bytes - sent_before_[group]));
+    sent_before_[group] = sent.bytes;
+  }
+  if (!pipeline) return;
+  values.emplace_back("pipeline_computed_seconds", pipeline->seconds().computed);
+  values.emplace_back("pipeline_waited_seconds", pipeline->seconds().waited);
 }
 
 }  // namespace tessera

@@ -1,4 +1,5 @@
 #pragma once
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -39,7 +40,7 @@ class Session {
   /// Whether this rank is the one that tells of its samples.
   bool speaks_for_samples() const { return mesh.speaks() && mesh.coordinate(Axis::context) == 0; }
   /// Adds where time and memory go, for log.profile.
-  void profile(std::vector<Metric>& values) const;
+  void profile(std::vector<Metric>& values);
 
   Recipe recipe;
   World& world;
@@ -72,6 +73,7 @@ class Session {
   void restore(const CheckpointReader& reader, bool own);
   void check_same_run(const CheckpointReader& reader, bool own) const;
 
+  std::map<std::string, int64_t> sent_before_;  // by group of ranks, at the last profile()
   BatchDivision division_;
   PipelineParts parts_;
   int64_t num_parameters_ = 0;
