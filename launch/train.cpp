@@ -8,9 +8,21 @@
 namespace tessera {
 namespace {
 
+/// What validate plans and the loop cannot do yet.
+void check_available(const Recipe& recipe) {
+  const std::pair<const char*, int64_t> axes[] = {{"pipeline", recipe.parallel.pipeline},
+                                                  {"context", recipe.parallel.context}};
+  for (const auto& axis : axes) {
+    if (axis.second == 1) continue;
+    throw recipe.error(std::string("parallel.") + axis.first,
+                       std::to_string(axis.second) + " is not available in this version; valid: 1");
+  }
+}
+
 int run_train(const std::string& path, const std::vector<std::string>& overrides) {
   const Recipe recipe = read_recipe(path, overrides, catalog());  // before MPI starts
   check_ranks(recipe, launch_info().size);
+  check_available(recipe);
   catch_stop_signals();
   return run_job([&](World& world) {
     world.set_threads();

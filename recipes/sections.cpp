@@ -49,12 +49,10 @@ void check(const TrainSection& t, Problems& problems) {
                              t.global_batch, t.micro_batch, below ? fmt::format("{} or ", below) : "",
                              below + t.micro_batch, divisor));
   }
-}
-
-void check(const ParallelSection& t, Problems& problems) {
-  const std::pair<const char*, int64_t> axes[] = {{"pipeline", t.pipeline}, {"context", t.context}};
-  for (const auto& [name, size] : axes) {
-    if (size != 1) problems.add(name, fmt::format("{} is not available in this version; valid: 1", size));
+  constexpr double largest = 16777216;  // what a gradient is multiplied by must leave room in fp16
+  if (t.precision == Precision::fp16 && t.loss_scale > largest) {
+    problems.add("loss_scale", fmt::format("{} overflows fp16 in every step; valid: 1 to {}", t.loss_scale,
+                                           static_cast<int64_t>(largest)));
   }
 }
 
