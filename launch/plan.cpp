@@ -121,8 +121,9 @@ ParameterSum outer_sum(const ModelFacts& facts, const Layout& layout, const Stag
 RowCounts count_rows(const ModelFacts& facts, const Layout& layout) {
   const int64_t pieces = layout.tensor * layout.context * (layout.zigzag(facts) ? 2 : 1);
   const int64_t columns = divide_up(facts.sequence, pieces) * pieces;  // batches are filled up to this
+  const int64_t inside = layout.micro_batch * (columns / layout.context);
   RowCounts rows;
-  rows.inside = static_cast<double>(layout.micro_batch * columns / layout.context);
+  rows.inside = static_cast<double>(inside);
   rows.own = rows.inside / static_cast<double>(layout.tensor);
   rows.predicted = rows.inside * facts.predicted;
   return rows;

@@ -25,7 +25,7 @@ void print_mesh(const Layout& layout) {
   print_line("ranks", fmt::format("{}{} = {}", with_commas(layout.ranks), hosts, join(axes, " x ")));
 }
 
-void print_pipeline(const ModelFacts& facts, const Forecast& plan) {
+void print_pipeline(const Forecast& plan) {
   const Layout& layout = plan.layout;
   if (layout.pipeline == 1) return;
   const StepTime& time = plan.time;
@@ -140,7 +140,7 @@ void print_line(const std::string& title, const std::string& text) { fmt::print(
 
 void print_plan(const ModelFacts& facts, const Forecast& plan, const MachineFigures& machine, int64_t steps) {
   print_mesh(plan.layout);
-  print_pipeline(facts, plan);
+  print_pipeline(plan);
   print_memory(facts, plan);
   print_traffic(plan);
   print_time(facts, plan, steps);

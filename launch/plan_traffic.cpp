@@ -73,9 +73,10 @@ double count_buckets(const Traffic& traffic) {
   const ModelFacts& facts = traffic.facts;
   int64_t buckets = 0, filled = 0;
   const int64_t most = layout.bucket_bytes / 4;
-  const auto take = [&](const std::vector<ParameterFacts>& list) {
-    for (auto each = list.rbegin(); each != list.rend(); ++each) {
-      const int64_t count = sum_of({*each}, layout).elements;
+  const auto take = [&](std::vector<ParameterFacts> list) {
+    std::reverse(list.begin(), list.end());
+    for (const ParameterFacts& each : list) {
+      const int64_t count = sum_of({each}, layout).elements;
       if (buckets == 0 || filled + count > most) {
         ++buckets;
         filled = 0;
