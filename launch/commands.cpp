@@ -9,6 +9,7 @@ std::function<int()> declare_evaluate(CLI::App& app);
 std::function<int()> declare_inspect(CLI::App& app);
 std::function<int()> declare_validate(CLI::App& app);
 std::function<int()> declare_generate(CLI::App& app);
+std::function<int()> declare_doctor(CLI::App& app);
 
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
@@ -22,12 +23,15 @@ const std::vector<Command>& commands() {
        declare_evaluate},
       {"inspect", "Show and verify what is in a checkpoint, a dataset or a run",
        "tessera inspect runs/bert-mini --verify", declare_inspect},
-      {"validate", "Check a recipe and say what it comes to: batch, length, parameters, memory",
-       "tessera validate recipes/bert/pretrain-base.yaml --ranks 8 train.micro_batch=16", declare_validate},
+      {"validate", "Check a recipe and say what it comes to: batch, parameters, memory, messages, time",
+       "tessera validate recipes/gpt/pretrain-1.5b.yaml --ranks 64 --hosts 8 --suggest --memory 141",
+       declare_validate},
       {"recipes", "List, show and copy the recipes that ship with Tessera",
        "tessera recipes copy bert/pretrain-mini mine.yaml", declare_recipes},
       {"generate", "Continue texts, or fill their blanks, with a trained model",
        "tessera generate runs/gpt-mini --prompt 'This package provides' --top-k 40", declare_generate},
+      {"doctor", "Say what this machine has, and measure what a plan's figures should be",
+       "mpirun -n 2 tessera doctor --save machine.json", declare_doctor},
   };
   return table;
 }

@@ -8,6 +8,27 @@
 namespace tessera {
 namespace {
 
+/// Trains; memory that cannot be had is something a user can do something about.
+Ending train_in_memory(const Recipe& recipe, World& world) {
+  const auto out_of_memory = [](const std::string& what) {
+    return Error(
+        "out of memory: " + what +
+        "\nvalid: a smaller train.micro_batch, train.recompute=blocks, or more ranks with parallel.shard, "
+        "tensor or pipeline; `tessera validate RECIPE --ranks N` tells what each rank needs");
+  };
+  try {
+    return train(recipe, world, stop_signal);
+  } catch (const c10::OutOfMemoryError& error) {
+    throw out_of_memory(error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    const std::string what = error.what_without_backtrace();
+    if (what.find("can't allocate memory") == std::string::npos) throw;
+    throw out_of_memory(what);
+  } catch (const std::bad_alloc&) {
+    throw out_of_memory("the C++ library could not get any");
+  }
+}
+
 int run_train(const std::string& path, const std::vector<std::string>& overrides) {
   const Recipe recipe = read_recipe(path, overrides, catalog());  // before MPI starts
   check_ranks(recipe, launch_info().size);
@@ -15,7 +36,7 @@ int run_train(const std::string& path, const std::vector<std::string>& overrides
   return run_job([&](World& world) {
     world.set_threads();
     prepare_host_memory();
-    const Ending ending = train(recipe, world, stop_signal);
+    const Ending ending = train_in_memory(recipe, world);
     if (ending.signal == 0) return 0;
     if (world.rank() == 0) {
       std::fprintf(stderr,

@@ -6,8 +6,9 @@
 
 #include "datasets/open.h"
 #include "launch/commands.h"
-#include "launch/estimate.h"
-#include "recipes/recipe.h"
+#include "launch/plan_text.h"
+#include "parallel/plugin.h"
+#include "recipes/parallel_checks.h"
 #include "trainer/catalog.h"
 #include "trainer/objectives/objectives.h"
 
@@ -17,6 +18,11 @@ namespace {
 struct ValidateArguments {
   std::string recipe;
   int ranks = 1;
+  int hosts = 1;
+  bool suggest = false;
+  bool json = false;
+  double memory = 0;  // GB
+  std::string machine;
   std::vector<std::string> overrides;
 };
 
@@ -50,15 +56,17 @@ Data look_at_data(const Recipe& recipe) {
   return data;
 }
 
-void line(const std::string& title, const std::string& text) { fmt::print("{:<11}{}\n", title, text); }
-
 void print_batch(const Recipe& recipe, int ranks) {
   const BatchArithmetic batch = batch_arithmetic(recipe, ranks);
-  line("batch",
-       fmt::format("{} sequences = {} rank{} x micro-batch {} x {} accumulated; x {} = {} tokens per step",
-                   batch.global_batch, ranks, ranks == 1 ? "" : "s", batch.micro_batch, batch.accumulation,
-                   recipe.data.sequence_length,
-                   with_commas(batch.global_batch * recipe.data.sequence_length)));
+  const int64_t together = ranks_per_sample(recipe.parallel);
+  std::string who = fmt::format("{} {}{}", batch.replicas, together == 1 ? "rank" : "group",
+                                batch.replicas == 1 ? "" : "s");
+  if (together > 1) who += fmt::format(" of {} ranks", together);
+  print_line(
+      "batch",
+      fmt::format("{} sequences = {} x micro-batch {} x {} accumulated; x {} = {} tokens per step",
+                  batch.global_batch, who, batch.micro_batch, batch.accumulation, recipe.data.sequence_length,
+                  with_commas(batch.global_batch * recipe.data.sequence_length)));
 }
 
 void print_length(const Recipe& recipe, const Data& data) {
@@ -80,45 +88,93 @@ void print_length(const Recipe& recipe, const Data& data) {
       text += fmt::format(" = {} steps", with_commas(std::max<int64_t>(1, std::llround(steps))));
     }
   }
-  line("length", text);
-  line("data", data.missing.empty()
-                   ? fmt::format("{} sequences = {:.1f} steps per epoch", with_commas(data.epoch_size),
-                                 static_cast<double>(data.epoch_size) / static_cast<double>(batch))
-                   : data.missing + " is not there yet (tessera prepare makes it)");
+  print_line("length", text);
+  print_line("data", data.missing.empty()
+                         ? fmt::format("{} sequences = {:.1f} steps per epoch", with_commas(data.epoch_size),
+                                       static_cast<double>(data.epoch_size) / static_cast<double>(batch))
+                         : data.missing + " is not there yet (tessera prepare makes it)");
 }
 
-void print_parameters(const Recipe& recipe, const ModelParts& parts, bool vocabulary_known) {
-  line("model", fmt::format("{}, {} parameters{}", recipe.model.name(), with_commas(parts.total),
-                            vocabulary_known ? ""
-                                             : fmt::format(" with a vocabulary of {} (the data will tell)",
-                                                           with_commas(parts.vocab_size))));
-  for (const auto& part : parts.parts) {
+void print_parameters(const Recipe& recipe, const ModelFacts& facts, bool vocabulary_known) {
+  print_line("model",
+             fmt::format("{}, {} parameters{}", recipe.model.name(), with_commas(facts.total),
+                         vocabulary_known ? ""
+                                          : fmt::format(" with a vocabulary of {} (the data will tell)",
+                                                        with_commas(facts.vocab_size))));
+  for (const auto& part : facts.parts) {
     const std::string count =
         part.times == 1 ? ""
                         : fmt::format(" ({} x {})", part.times, with_commas(part.parameters / part.times));
-    line("", fmt::format("{:<22}{:>16}{}", part.name, with_commas(part.parameters), count));
+    print_line("", fmt::format("{:<30}{:>14}{}", part.name, with_commas(part.parameters), count));
   }
 }
 
-void print_memory(const Recipe& recipe, const ModelParts& parts, int ranks) {
-  int64_t total = 0;
-  const auto kinds = memory_per_rank(recipe, parts, ranks);
-  for (const auto& kind : kinds) total += kind.bytes;
-  line("memory", fmt::format("{} per rank, about", bytes_text(total)));
-  for (const auto& kind : kinds)
-    line("", fmt::format("{:<22}{:>16}  {}", kind.name, bytes_text(kind.bytes), kind.why));
+void check_hosts(int ranks, int hosts) {
+  if (ranks % hosts == 0) return;
+  const int below = ranks / hosts * hosts;
+  throw Error(fmt::format("--hosts: {} hosts do not share {} ranks evenly; valid: {}{} ranks, or {} host{}",
+                          hosts, ranks, below > 0 ? fmt::format("{} or ", below) : "", below + hosts,
+                          divisor_up_to(ranks, hosts), divisor_up_to(ranks, hosts) == 1 ? "" : "s"));
+}
+
+/// 0: not known before the data are there.
+int64_t num_steps(const Recipe& recipe, const Data& data) {
+  if (recipe.train.steps) return *recipe.train.steps;
+  return std::llround(*recipe.train.epochs * static_cast<double>(data.epoch_size) /
+                      static_cast<double>(recipe.train.global_batch));
+}
+
+int run_suggest(const Recipe& recipe, const ValidateArguments& options, const ModelFacts& facts,
+                const MachineFigures& machine) {
+  // The rest is left to libraries and to what lies between tensors, much on a CPU's heap.
+  const double usable = recipe.train.device == DeviceChoice::cpu ? 0.7 : 0.9;
+  const Layout base = recipe_layout(recipe);
+  const std::string limit = fmt::format("{:.0f} % of {} per rank{}", 100 * usable, bytes_text(machine.memory),
+                                        options.memory > 0 ? "" : " (--memory GB says otherwise)");
+  const Suggestions found =
+      suggest_layouts(facts, base, machine,
+                      {options.ranks, options.hosts, recipe.train.global_batch, usable * machine.memory});
+  if (found.considered == 0) {
+    throw recipe.error(
+        "train.global_batch",
+        fmt::format("{} cannot be divided among {} ranks on any mesh; valid: a multiple of {}, "
+                    "or fewer ranks",
+                    recipe.train.global_batch, options.ranks, options.ranks));
+  }
+  if (found.best.empty()) {
+    throw Error(fmt::format(
+        "none of {} layouts fits in {}: the smallest needs {}; valid: more ranks, or --memory {:.0f}",
+        with_commas(found.considered), limit, bytes_text(found.smallest.total),
+        std::ceil(found.smallest.total / usable / 1e9)));
+  }
+  print_line("recipe", options.recipe + " is valid");
+  print_suggestions(found, base, limit);
+  print_line("figures", machine.source);
+  return 0;
 }
 
 int run_validate(const ValidateArguments& options) {
   const Recipe recipe = read_recipe(options.recipe, options.overrides, catalog());
-  check_ranks(recipe, options.ranks);
+  check_hosts(options.ranks, options.hosts);
+  if (!options.suggest) check_ranks(recipe, options.ranks);
+  MachineFigures machine = options.machine.empty() ? usual_machine(recipe, options.ranks / options.hosts)
+                                                   : read_machine(options.machine);
+  if (options.memory > 0) machine.memory = options.memory * 1e9;
   const Data data = look_at_data(recipe);
-  const ModelParts parts = count_parameters(recipe, data.vocab_size);
-  line("recipe", options.recipe + " is valid");
+  const ModelFacts facts = look_at_model(recipe, data.vocab_size);
+  if (options.suggest) return run_suggest(recipe, options, facts, machine);
+  check_vocabulary(recipe, facts.vocab_size);
+  const Forecast plan =
+      make_forecast(facts, make_layout(recipe, facts, options.ranks, options.hosts), machine);
+  if (options.json) {
+    fmt::print("{}\n", plan_json(facts, plan));
+    return 0;
+  }
+  print_line("recipe", options.recipe + " is valid");
   print_batch(recipe, options.ranks);
   print_length(recipe, data);
-  print_parameters(recipe, parts, data.vocab_size > 0);
-  print_memory(recipe, parts, options.ranks);
+  print_parameters(recipe, facts, data.vocab_size > 0);
+  print_plan(facts, plan, machine, num_steps(recipe, data));
   return 0;
 }
 
@@ -128,6 +184,12 @@ std::function<int()> declare_validate(CLI::App& app) {
   auto options = std::make_shared<ValidateArguments>();
   app.add_option("recipe", options->recipe, "The recipe's file")->required();
   app.add_option("--ranks", options->ranks, "How many ranks will run it")->check(CLI::PositiveNumber);
+  app.add_option("--hosts", options->hosts, "On how many hosts they are")->check(CLI::PositiveNumber);
+  app.add_option("--machine", options->machine, "Figures of the machine: a file of tessera doctor --save");
+  app.add_option("--memory", options->memory, "GB that a rank may need; default: this machine's")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--suggest", options->suggest, "Name the fastest layouts for these ranks instead");
+  app.add_flag("--json", options->json, "The plan's figures for programs");
   app.add_option("overrides", options->overrides, "Changes to the recipe: key.sub=value");
   return [options] { return run_validate(*options); };
 }

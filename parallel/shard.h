@@ -124,7 +124,7 @@ class Shard : public Strategy {
   std::vector<Unit> units_;
   std::vector<Part> parts_;
   std::deque<Unit*> reducing_;  // in the order of their start
-  int chunk_ = 0;  // whose backward it is
+  int chunk_ = 0;               // whose backward it is
   bool last_ = false;
 };
 

@@ -5,33 +5,10 @@
 #include <algorithm>
 
 #include "recipes/layers.h"
+#include "recipes/parallel_checks.h"
 
 namespace tessera {
 namespace {
-
-std::string divisors(int64_t number) {
-  std::string text;
-  for (int64_t i = 1; i <= number; ++i) {
-    if (number % i == 0) text += (text.empty() ? "" : ", ") + std::to_string(i);
-  }
-  return text;
-}
-
-/// What a model must have to be divided so.
-void check_parallel(const Recipe& recipe, Problems& problems) {
-  const int64_t heads = recipe.model.integer("num_heads").value_or(1), tensor = recipe.parallel.tensor;
-  if (heads % tensor != 0) {
-    problems.add("parallel.tensor", fmt::format("{} does not divide the model's {} heads; valid: {}", tensor,
-                                                heads, divisors(heads)));
-  }
-  const Section model = recipe.model.write();
-  const SectionEntry* dropped = model.find("attention_dropout");
-  if (recipe.parallel.context > 1 && dropped && std::stod(dropped->value.text) > 0) {
-    problems.add("parallel.context", fmt::format("{} needs a model without attention_dropout, but it is {}; "
-                                                 "valid: context 1, or model.attention_dropout=0",
-                                                 recipe.parallel.context, dropped->value.text));
-  }
-}
 
 void check_together(const Recipe& recipe, const Catalog& catalog, Problems& problems) {
   const auto positions = recipe.model.integer("max_positions");
@@ -164,9 +141,7 @@ BatchArithmetic batch_arithmetic(const Recipe& recipe, int num_ranks) {
   std::string valid =
       fmt::format("global_batch {}{}", below ? fmt::format("{} or ", below) : "", below + at_once);
   if (global % ranks == 0) {
-    int64_t divisor = std::min(micro, global / ranks);
-    while (global / ranks % divisor != 0) --divisor;
-    valid += fmt::format(", or micro_batch {}", divisor);
+    valid += fmt::format(", or micro_batch {}", divisor_up_to(global / ranks, micro));
   }
   int64_t fewer = ranks;  // micro_batch divides global_batch: one rank always fits
   while (global / micro % fewer != 0) --fewer;
@@ -176,21 +151,6 @@ BatchArithmetic batch_arithmetic(const Recipe& recipe, int num_ranks) {
   throw recipe.error("train.global_batch",
                      fmt::format("{} is not divisible by {} x micro_batch {} = {}; valid: {}", global, who,
                                  micro, at_once, valid));
-}
-
-void check_ranks(const Recipe& recipe, int ranks) {
-  const auto& sizes = recipe.parallel;
-  const int64_t product = sizes.shard * ranks_per_sample(sizes);
-  if (ranks % product != 0) {
-    const int64_t below = ranks / product * product;
-    throw recipe.error(
-        "parallel",
-        fmt::format("shard {} x context {} x tensor {} x pipeline {} = {}, which does not divide {} "
-                    "ranks; valid: {}{} ranks, or other sizes",
-                    sizes.shard, sizes.context, sizes.tensor, sizes.pipeline, product, ranks,
-                    below > 0 ? fmt::format("{} or ", below) : "", below + product));
-  }
-  batch_arithmetic(recipe, ranks);
 }
 
 }  // namespace tessera

@@ -49,13 +49,10 @@ void check(const TrainSection& t, Problems& problems) {
                              t.global_batch, t.micro_batch, below ? fmt::format("{} or ", below) : "",
                              below + t.micro_batch, divisor));
   }
-}
-
-void check(const ParallelSection& t, Problems& problems) {
-  if (t.pipeline_chunks > 1 && t.pipeline == 1) {
-    problems.add("pipeline_chunks", fmt::format("{} parts on each rank of a pipeline of 1; valid: 1, or a "
-                                                "pipeline of 2 or more",
-                                                t.pipeline_chunks));
+  constexpr double largest = 16777216;  // what a gradient is multiplied by must leave room in fp16
+  if (t.precision == Precision::fp16 && t.loss_scale > largest) {
+    problems.add("loss_scale", fmt::format("{} overflows fp16 in every step; valid: 1 to {}", t.loss_scale,
+                                           static_cast<int64_t>(largest)));
   }
 }
 

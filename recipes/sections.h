@@ -180,7 +180,6 @@ void fields(ParallelSection& t, V& v) {
   v("reduce_precision", t.reduce_precision,
     "type in which gradients are summed over ranks; `working`: train.precision", changeable);
 }
-void check(const ParallelSection& t, Problems& problems);
 
 /// Ranks that work on the same samples.
 inline int64_t ranks_per_sample(const ParallelSection& t) { return t.context * t.tensor * t.pipeline; }

@@ -1,10 +1,6 @@
 #include "trainer/pipeline_parts.h"
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include "parallel/pipeline_balance.h"
-#include "recipes/error.h"
 
 namespace tessera {
 namespace {
@@ -26,26 +22,11 @@ BlockCosts costs_of(const Model& model, const Recipe& recipe) {
   return costs;
 }
 
-void check_split(const std::vector<int>& first_blocks, const Recipe& recipe, int64_t num_blocks,
-                 int64_t num_parts) {
-  bool fits = static_cast<int64_t>(first_blocks.size()) == num_parts && first_blocks.back() < num_blocks;
-  for (size_t i = 1; i < first_blocks.size(); ++i) fits = fits && first_blocks[i] > first_blocks[i - 1];
-  if (fits) return;
-  throw recipe.error(
-      "parallel.pipeline_split",
-      fmt::format("[{}] does not cut {} blocks into {} parts; valid: {} rising numbers from 1 to "
-                  "{}, or none for parts of equal cost",
-                  fmt::join(recipe.parallel.pipeline_split, ", "), num_blocks, num_parts, num_parts - 1,
-                  num_blocks - 1));
-}
-
 std::vector<int> first_blocks_of(const Model& model, const Recipe& recipe, int num_parts) {
   const auto& split = recipe.parallel.pipeline_split;
-  const auto num_blocks = static_cast<int64_t>(model.blocks().size());
   if (split.empty()) return balance_stages(costs_of(model, recipe), num_parts);
   std::vector<int> first_blocks{0};
   for (const int64_t first : split) first_blocks.push_back(static_cast<int>(first));
-  check_split(first_blocks, recipe, num_blocks, num_parts);
   return first_blocks;
 }
 

@@ -24,8 +24,7 @@ struct PipelineParts {
 };
 
 /// As the recipe's parallel.pipeline_split says, or such that the dearest part is as cheap as can be (the
-/// embedding and the token head counted). Errors: Error where there are fewer blocks than parts, or the split
-/// does not fit.
+/// embedding and the token head counted). The recipe's checks have passed.
 PipelineParts cut_model(const Model& model, const Recipe& recipe);
 
 }  // namespace tessera

@@ -31,7 +31,8 @@ bool plan_matches(const std::vector<std::string>& pattern, const std::vector<std
   return true;
 }
 
-/// The dim along which the plan splits a parameter; -1: it stays whole.
+}  // namespace
+
 int64_t split_dim(const Plan& plan, const std::string& name, int64_t dims) {
   for (const auto& rule : plan) {
     if (!plan_matches(components(rule.pattern), components(name))) continue;
@@ -41,11 +42,12 @@ int64_t split_dim(const Plan& plan, const std::string& name, int64_t dims) {
   return -1;
 }
 
-/// "layers.3.attention…" belongs to block 3.
 size_t unit_of(const std::string& name) {
   const auto parts = components(name);
   return parts.front() == "layers" ? std::stoul(parts[1]) + 1 : 0;
 }
+
+namespace {
 
 void place_rectangle(Placement& place, const at::Tensor& tensor, int64_t dim, const Mesh& mesh) {
   const int64_t rank = mesh.coordinate(Axis::tensor), size = mesh.size(Axis::tensor);

@@ -9,6 +9,7 @@ namespace tessera {
 
 class Model;
 struct PipelineParts;
+struct SplitRule;
 
 /// Which part of a parameter's global tensor a rank holds, and with whom.
 struct Placement {
@@ -32,6 +33,11 @@ struct PlacedTensor {
   at::Tensor tensor;
   Placement placement;
 };
+
+/// The dim along which the plan splits a parameter over the tensor axis; -1: it stays whole.
+int64_t split_dim(const std::vector<SplitRule>& plan, const std::string& name, int64_t dims);
+/// Placement::unit: "layers.3.attention…" belongs to block 3.
+size_t unit_of(const std::string& name);
 
 /// Gives every parameter of an unallocated model the shape of its part on this rank, as the model's plan and
 /// the mesh's tensor axis say, and leaves out those of other stages of the pipeline; memory comes with

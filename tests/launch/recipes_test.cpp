@@ -1,7 +1,7 @@
 // The recipes that ship, and their reference, against the real catalog.
 #include <gtest/gtest.h>
 
-#include "launch/estimate.h"
+#include "launch/model_facts.h"
 #include "launch/shipped_recipes.h"
 #include "trainer/catalog.h"
 
@@ -54,7 +54,7 @@ TEST(ShippedRecipes, HaveThePublishedSizes) {
       {"gpt/pretrain-124m", 124'439'808},   {"gpt/pretrain-350m", 354'823'168},
       {"gpt/pretrain-1.5b", 1'557'611'200}, {"gpt/pretrain-gpt1", 116'534'784}};
   for (const auto& [name, size] : sizes) {
-    const ModelParts parts = count_parameters(shipped(name), 0);
+    const ModelFacts parts = look_at_model(shipped(name), 0);
     EXPECT_EQ(parts.total, size) << name;
     int64_t sum = 0;
     for (const auto& part : parts.parts) sum += part.parameters;
@@ -62,35 +62,9 @@ TEST(ShippedRecipes, HaveThePublishedSizes) {
   }
 }
 
-TEST(Estimate, CountsEachKindOfMemory) {
-  const auto kinds = [](const std::vector<std::string>& overrides, int ranks) {
-    const Recipe recipe = shipped("gpt/pretrain-mini", overrides);
-    std::map<std::string, int64_t> bytes;
-    ModelParts parts;
-    parts.total = 1000;
-    parts.optimizer_state = 2000;
-    parts.vocab_size = 10;
-    for (const auto& kind : memory_per_rank(recipe, parts, ranks)) bytes[kind.name] = kind.bytes;
-    return bytes;
-  };
-  auto plain = kinds({}, 2);
-  EXPECT_EQ(plain["weights"], 4000);
-  EXPECT_EQ(plain["gradients"], 4000);
-  EXPECT_EQ(plain["optimizer state"], 8000);
-  EXPECT_EQ(plain["logits"], 4 * 16 * 128 * 10);
-  EXPECT_EQ(plain["activations"], 4 * 16 * 128 * 4 * (9 * 256 + 2 * 1024));
-  EXPECT_EQ(plain.count("working weights") + plain.count("moving average"), 0);
-  auto half =
-      kinds({"train.precision=bf16", "train.ema=0.999", "train.recompute=blocks"}, 1);  // accumulates twice
-  EXPECT_EQ(half["working weights"], 2000);
-  EXPECT_EQ(half["gradients"], 6000);
-  EXPECT_EQ(half["moving average"], 4000);
-  EXPECT_EQ(half["activations"], 2 * 16 * 128 * (4 * 256 + 9 * 256 + 2 * 1024));
-}
-
-TEST(Estimate, AsksTheOptimizerForItsState) {
+TEST(ModelFacts, AsksTheOptimizerForItsState) {
   const auto ratio = [](const std::string& optimizer) {
-    const ModelParts parts = count_parameters(shipped("gpt/pretrain-mini", {"optimizer=" + optimizer}), 100);
+    const ModelFacts parts = look_at_model(shipped("gpt/pretrain-mini", {"optimizer=" + optimizer}), 100);
     return static_cast<double>(parts.optimizer_state) / static_cast<double>(parts.total);
   };
   EXPECT_EQ(ratio("{name: adamw}"), 2);

@@ -1,0 +1,141 @@
+#include "launch/model_facts.h"
+
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "trainer/models/models.h"
+#include "trainer/optimizers/optimizers.h"
+#include "trainer/parameters.h"
+
+namespace tessera {
+namespace {
+
+/// Published vocabularies: Google's uncased BERT, GPT-2, GPT-1.
+int64_t usual_vocabulary(const Recipe& recipe) {
+  if (recipe.model.name() == "bert") return 30522;
+  return recipe.model.integer("version") == 1 ? 40478 : 50257;
+}
+
+double option(const Choice& choice, const char* key, double otherwise) {
+  const Section options = choice.write();
+  const SectionEntry* entry = options.find(key);
+  return entry ? std::stod(entry->value.text) : otherwise;
+}
+
+/// Elements of the optimizer's state, asked of itself on tensors without storage.
+int64_t count_state(const Recipe& recipe, Model& model) {
+  std::vector<Parameter> parameters = collect_parameters(model);
+  for (auto& parameter : parameters)
+    parameter.master = parameter.working = parameter.master.detach().to(at::kMeta);
+  int64_t elements = 0;
+  for (const auto& piece : make_optimizer(recipe.optimizer, std::move(parameters))->state()) {
+    elements += piece.local.numel();
+  }
+  return elements;
+}
+
+/// Adds parameters to the first components of their names.
+class PartCounter {
+ public:
+  void add(const std::string& name, int64_t count) {
+    const std::string first = name.substr(0, name.find('.'));
+    if (parts_.empty() || parts_.back().name != first) parts_.push_back({first});
+    parts_.back().parameters += count;
+    const std::string rest = name.substr(std::min(name.size(), first.size() + 1));
+    if (rest.empty() || !std::isdigit(static_cast<unsigned char>(rest.front()))) return;
+    copies_[first].insert(rest.substr(0, rest.find('.')));
+    parts_.back().times = static_cast<int64_t>(copies_[first].size());
+  }
+  std::vector<ModelPart> parts() const { return parts_; }
+
+ private:
+  std::vector<ModelPart> parts_;
+  std::map<std::string, std::set<std::string>> copies_;
+};
+
+ParameterFacts facts_of(const Model& model, const std::string& name, const at::Tensor& tensor) {
+  ParameterFacts facts;
+  facts.rows = tensor.dim() == 0 ? 1 : tensor.size(0);
+  facts.width = tensor.numel() / std::max<int64_t>(1, facts.rows);
+  facts.split = static_cast<int>(split_dim(model.plan(), name, tensor.dim()));
+  return facts;
+}
+
+void sort_parameters(const Model& model, ModelFacts& facts) {
+  PartCounter parts;
+  std::set<const void*> seen;
+  for (const auto& item : model.named_parameters()) {
+    const std::string& name = item.key();
+    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
+    parts.add(name, item.value().numel());
+    facts.total += item.value().numel();
+    const size_t unit = unit_of(name);
+    if (unit > 1) continue;
+    const ParameterFacts parameter = facts_of(model, name, item.value());
+    if (name == "embeddings.word.weight") {
+      facts.tokens = parameter;
+    } else {
+      auto& list = unit == 1 ? facts.block : name.starts_with("embeddings.") ? facts.embeddings : facts.head;
+      list.push_back(parameter);
+    }
+  }
+  facts.parts = parts.parts();
+}
+
+}  // namespace
+
+ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
+  ModelFacts facts;
+  const auto whole = [&](const char* key) { return recipe.model.integer(key).value_or(0); };
+  const int64_t written = whole("vocab_size");
+  facts.vocab_size = written > 0 ? written : vocab_size > 0 ? vocab_size : usual_vocabulary(recipe);
+  facts.pair_head = recipe.objective.name() == "mlm_nsp";
+  const ModelPtr model = make_model(recipe.model, {facts.vocab_size, facts.pair_head});
+  sort_parameters(*model, facts);
+  facts.optimizer_state = count_state(recipe, *model);
+  facts.blocks = whole("num_layers");
+  facts.hidden = whole("hidden_size");
+  facts.heads = whole("num_heads");
+  facts.feed_forward = whole("feed_forward_size") > 0 ? whole("feed_forward_size") : 4 * facts.hidden;
+  facts.sequence = recipe.data.sequence_length;
+  facts.causal = recipe.objective.name() == "causal_lm";
+  facts.predicted = facts.causal ? 1 : option(recipe.objective, "mask_probability", 1);
+  const double most = facts.causal ? 0 : option(recipe.objective, "max_predictions", 0);
+  if (most > 0) facts.predicted = std::min(facts.predicted, most / static_cast<double>(facts.sequence));
+  facts.norm_embeddings = facts.dense_head = recipe.model.name() == "bert";
+  facts.final_norm = recipe.model.name() == "gpt" && whole("version") == 2;
+  facts.keeps_attention = option(recipe.model, "attention_dropout", 0) > 0;
+  facts.num_terms = facts.pair_head ? 2 : 1;
+  return facts;
+}
+
+std::string with_commas(int64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+std::string bytes_text(double bytes) {
+  if (bytes >= 999.5e9) return fmt::format("{:.2f} TB", bytes / 1e12);
+  if (bytes >= 999.95e6) return fmt::format("{:.2f} GB", bytes / 1e9);
+  if (bytes >= 99.95e3) return fmt::format("{:.1f} MB", bytes / 1e6);
+  if (bytes >= 1e3) return fmt::format("{:.1f} kB", bytes / 1e3);
+  return fmt::format("{:.0f} B", bytes);
+}
+
+std::string seconds_text(double seconds) {
+  if (seconds >= 9.995) return fmt::format("{:.1f} s", seconds);
+  if (seconds >= 0.9995) return fmt::format("{:.2f} s", seconds);
+  return seconds >= 0.00995 ? fmt::format("{:.0f} ms", seconds * 1e3)
+                            : fmt::format("{:.2f} ms", seconds * 1e3);
+}
+
+}  // namespace tessera
