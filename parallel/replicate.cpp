@@ -24,7 +24,7 @@ struct Replicate::Hook : torch::autograd::PostAccumulateGradHook {
 
 Replicate::Replicate(const std::vector<NamedParameter>& parameters, Communicator communicator,
                      ReplicateOptions options)
-    : communicator_(std::move(communicator)), options_(options) {
+    : communicator_(std::move(communicator)), options_(std::move(options)) {
   std::unordered_set<const void*> seen;
   for (const NamedParameter& parameter : parameters) {
     if (!parameter.tensor.requires_grad() || !seen.insert(parameter.tensor.unsafeGetTensorImpl()).second)

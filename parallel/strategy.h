@@ -47,8 +47,8 @@ class Strategy {
 
   /// Called with the hidden states before and after a unit (a block: its number + 1), which they return; a
   /// strategy brings the unit's parameters in time, and takes them away.
-  virtual at::Tensor enter(size_t unit, const at::Tensor& hidden) { return hidden; }
-  virtual at::Tensor leave(size_t unit, const at::Tensor& hidden) { return hidden; }
+  virtual at::Tensor enter(size_t /*unit*/, const at::Tensor& hidden) { return hidden; }
+  virtual at::Tensor leave(size_t /*unit*/, const at::Tensor& hidden) { return hidden; }
 
   virtual std::vector<MessageStatistics> statistics() const = 0;
 };

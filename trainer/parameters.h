@@ -1,4 +1,6 @@
 #pragma once
+#include <torch/nn/module.h>
+
 #include <string>
 #include <vector>
 

@@ -15,7 +15,7 @@ struct PipelineParts {
 
   int chunks() const { return static_cast<int>(ranges.size()) / stages; }
   const ModelRange& of(int stage, int chunk) const {
-    return ranges[static_cast<size_t>(chunk * stages + stage)];
+    return ranges[static_cast<size_t>(chunk) * static_cast<size_t>(stages) + static_cast<size_t>(stage)];
   }
   /// The chunk of `stage` that computes with a parameter; -1: none does.
   int chunk_with(const std::string& parameter, int stage) const;

@@ -12,7 +12,7 @@ struct PartLoss {
 };
 
 // softmax over classes of which this rank has [first, first + c): maximum and sum travel, logits never.
-PartLoss part_loss(const VocabularyPart& part, at::Tensor logits, const at::Tensor& labels) {
+PartLoss part_loss(const VocabularyPart& part, const at::Tensor& logits, const at::Tensor& labels) {
   const at::ScalarType wide = at::promote_types(logits.scalar_type(), at::kFloat);
   at::Tensor values = logits.to(wide);
   const at::Tensor best = std::get<0>(values.max(1));
