@@ -20,12 +20,6 @@ int64_t usual_vocabulary(const Recipe& recipe) {
   return recipe.model.integer("version") == 1 ? 40478 : 50257;
 }
 
-double option(const Choice& choice, const char* key, double otherwise) {
-  const Section options = choice.write();
-  const SectionEntry* entry = options.find(key);
-  return entry ? std::stod(entry->value.text) : otherwise;
-}
-
 /// Elements of the optimizer's state, asked of itself on tensors without storage.
 int64_t count_state(const Recipe& recipe, Model& model) {
   std::vector<Parameter> parameters = collect_parameters(model);
@@ -67,15 +61,12 @@ ParameterFacts facts_of(const Model& model, const std::string& name, const at::T
 
 void sort_parameters(const Model& model, ModelFacts& facts) {
   PartCounter parts;
-  std::set<const void*> seen;
-  for (const auto& item : model.named_parameters()) {
-    const std::string& name = item.key();
-    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
-    parts.add(name, item.value().numel());
-    facts.total += item.value().numel();
+  for (const auto& [name, tensor] : parameters_once(model)) {
+    parts.add(name, tensor.numel());
+    facts.total += tensor.numel();
     const size_t unit = unit_of(name);
     if (unit > 1) continue;
-    const ParameterFacts parameter = facts_of(model, name, item.value());
+    const ParameterFacts parameter = facts_of(model, name, tensor);
     if (name == "embeddings.word.weight") {
       facts.tokens = parameter;
     } else {
@@ -103,12 +94,12 @@ ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
   facts.feed_forward = whole("feed_forward_size") > 0 ? whole("feed_forward_size") : 4 * facts.hidden;
   facts.sequence = recipe.data.sequence_length;
   facts.causal = recipe.objective.name() == "causal_lm";
-  facts.predicted = facts.causal ? 1 : option(recipe.objective, "mask_probability", 1);
-  const double most = facts.causal ? 0 : option(recipe.objective, "max_predictions", 0);
+  facts.predicted = facts.causal ? 1 : recipe.objective.number("mask_probability").value_or(1);
+  const double most = facts.causal ? 0 : recipe.objective.number("max_predictions").value_or(0);
   if (most > 0) facts.predicted = std::min(facts.predicted, most / static_cast<double>(facts.sequence));
   facts.norm_embeddings = facts.dense_head = recipe.model.name() == "bert";
   facts.final_norm = recipe.model.name() == "gpt" && whole("version") == 2;
-  facts.keeps_attention = option(recipe.model, "attention_dropout", 0) > 0;
+  facts.keeps_attention = recipe.model.number("attention_dropout").value_or(0) > 0;
   facts.num_terms = facts.pair_head ? 2 : 1;
   return facts;
 }

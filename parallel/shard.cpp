@@ -103,8 +103,8 @@ void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
 }
 
 void Shard::build_part(const Unit& unit, const Member& member, const at::Tensor& masters) {
-  const int64_t first = std::min(member.rows, options_.shard.rank() * member.part_rows);
-  const int64_t rows = std::min(member.rows, first + member.part_rows) - first;
+  const int64_t first = member.first_row(options_.shard.rank());
+  const int64_t rows = member.num_rows(options_.shard.rank());
   std::vector<int64_t> shape = member.tensor.sizes().vec();
   if (!shape.empty()) {
     shape[0] = rows;
@@ -168,8 +168,8 @@ void Shard::place(Unit& unit) {
   for (const Member& member : unit.members) {
     const at::Tensor whole = unit.memory.narrow(0, member.in_whole, member.tensor.numel());
     for (int rank = 0; rank < ranks_; ++rank) {
-      const int64_t first = std::min(member.rows, rank * member.part_rows);
-      const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
+      const int64_t first = member.first_row(rank);
+      const int64_t count = member.num_rows(rank) * member.width;
       if (count == 0) continue;
       whole.narrow(0, first * member.width, count)
           .copy_(unit.gathered.narrow(0, rank * unit.part + member.in_part, count));
@@ -251,8 +251,8 @@ void Shard::pack(Unit& unit, Member& member, bool fresh) {
   member.touched = member.touched || gradient.defined();
   const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
   for (int rank = 0; rank < ranks_; ++rank) {
-    const int64_t first = std::min(member.rows, rank * member.part_rows);
-    const int64_t count = (std::min(member.rows, first + member.part_rows) - first) * member.width;
+    const int64_t first = member.first_row(rank);
+    const int64_t count = member.num_rows(rank) * member.width;
     const at::Tensor part =
         unit.message.narrow(0, rank * unit.trained_part + member.in_part, member.part_rows * member.width);
     const int64_t filled = rows.defined() ? count : 0;

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <deque>
 
 #include "parallel/communicator.h"
@@ -72,6 +73,9 @@ class Shard : public Strategy {
     int64_t rows = 0, width = 0, part_rows = 0;
     int64_t in_part = 0, in_whole = 0;  // first element
     bool touched = false;               // had a gradient in this step
+
+    int64_t first_row(int rank) const { return std::min(rows, rank * part_rows); }
+    int64_t num_rows(int rank) const { return first_row(rank + 1) - first_row(rank); }
   };
   struct Log {  // of a kind of message in this step
     int64_t bytes = 0;

@@ -10,12 +10,6 @@ namespace {
 
 int64_t whole(const Recipe& recipe, const char* key) { return recipe.model.integer(key).value_or(0); }
 
-double real(const Choice& choice, const char* key) {
-  const Section options = choice.write();
-  const SectionEntry* entry = options.find(key);
-  return entry ? std::stod(entry->value.text) : 0;
-}
-
 void check_heads(const Recipe& recipe, Problems& problems) {
   const auto& sizes = recipe.parallel;
   const int64_t heads = recipe.model.integer("num_heads").value_or(0);
@@ -34,7 +28,7 @@ void check_heads(const Recipe& recipe, Problems& problems) {
 }
 
 void check_attention_dropout(const Recipe& recipe, Problems& problems) {
-  const double dropout = real(recipe.model, "attention_dropout");
+  const double dropout = recipe.model.number("attention_dropout").value_or(0);
   if (recipe.parallel.context == 1 || dropout == 0) return;
   problems.add("model.attention_dropout",
                fmt::format("{} cannot be applied to sequences divided among {} ranks ({}); valid: 0, or "

@@ -21,15 +21,27 @@ std::vector<std::string> ChoiceTable::names() const {
 
 Section Choice::write() const { return type_ ? type_->write(options_) : Section::map(); }
 
-std::optional<int64_t> Choice::integer(const std::string& key) const {
-  const Section written = write();
+namespace {
+
+template <class Number>
+std::optional<Number> written_number(const Section& written, const std::string& key) {
   const SectionEntry* entry = written.find(key);
   if (!entry || entry->value.kind != Section::Kind::scalar || entry->value.quoted) return std::nullopt;
   const std::string& text = entry->value.text;
-  int64_t value = 0;
+  Number value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   if (result.ec != std::errc() || result.ptr != text.data() + text.size()) return std::nullopt;
   return value;
+}
+
+}  // namespace
+
+std::optional<int64_t> Choice::integer(const std::string& key) const {
+  return written_number<int64_t>(write(), key);
+}
+
+std::optional<double> Choice::number(const std::string& key) const {
+  return written_number<double>(write(), key);
 }
 
 namespace {

@@ -94,6 +94,8 @@ class Choice {
   /// A key shared by several types of options ("max_positions", "hidden_size"): its value if it is a whole
   /// number.
   std::optional<int64_t> integer(const std::string& key) const;
+  /// The same for any number ("attention_dropout", "mask_probability").
+  std::optional<double> number(const std::string& key) const;
   Section write() const;  ///< the options alone, without the name
 
  private:

@@ -10,14 +10,21 @@
 
 namespace tessera {
 
-std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working) {
-  std::vector<PlacedTensor> tensors;
+std::vector<NamedParameter> parameters_once(const torch::nn::Module& module) {
+  std::vector<NamedParameter> once;
   std::unordered_set<const at::TensorImpl*> seen;
   for (const auto& item : module.named_parameters()) {
-    const at::Tensor& tensor = item.value();
-    if (!seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
-    const TensorPiece whole = whole_piece("", tensor);
-    tensors.push_back({item.key(), tensor, {.global_shape = whole.global_shape, .offset = whole.offset}});
+    if (seen.insert(item.value().unsafeGetTensorImpl()).second) once.push_back({item.key(), item.value()});
+  }
+  return once;
+}
+
+std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working) {
+  std::vector<PlacedTensor> tensors;
+  for (const auto& parameter : parameters_once(module)) {
+    const TensorPiece whole = whole_piece("", parameter.tensor);
+    tensors.push_back(
+        {parameter.name, parameter.tensor, {.global_shape = whole.global_shape, .offset = whole.offset}});
   }
   return collect_parameters(tensors, working);
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/strategy.h"
 #include "recipes/fields.h"
 #include "trainer/placement.h"
 
@@ -34,6 +35,9 @@ void fields(ParameterGroup& t, V& v) {
   v("learning_rate_scale", t.learning_rate_scale, "factor of the learning rate", at_least(0));
   v("weight_decay_scale", t.weight_decay_scale, "factor of the weight decay; 0: none", at_least(0));
 }
+
+/// All parameters of a module in its own order, tied ones once, under their first name.
+std::vector<NamedParameter> parameters_once(const torch::nn::Module& module);
 
 /// The trainable parameters (requires_grad) of a module in its own order, tied ones once, under their first
 /// name. Where `working` is not float32, the module's own tensors are replaced by copies of that type, and

@@ -1,6 +1,7 @@
 #include "trainer/pipeline_parts.h"
 
 #include "parallel/pipeline_balance.h"
+#include "trainer/placement.h"
 
 namespace tessera {
 namespace {
@@ -14,9 +15,7 @@ BlockCosts costs_of(const Model& model, const Recipe& recipe) {
     for (const at::Tensor& parameter : block->parameters()) count += static_cast<double>(parameter.numel());
     costs.blocks.push_back(count);
   }
-  const Section objective = recipe.objective.write();
-  const SectionEntry* share = objective.find("mask_probability");
-  const double predicted = share ? std::stod(share->value.text) : 1;
+  const double predicted = recipe.objective.number("mask_probability").value_or(1);
   costs.head = predicted * static_cast<double>(model.vocab_size()) *
                static_cast<double>(recipe.model.integer("hidden_size").value_or(0));
   return costs;
@@ -32,7 +31,7 @@ std::vector<int> first_blocks_of(const Model& model, const Recipe& recipe, int n
 
 bool embeds(const std::string& parameter) { return parameter.starts_with("embeddings."); }
 bool ends(const std::string& parameter) {
-  return parameter == "embeddings.word.weight" || !(embeds(parameter) || parameter.starts_with("layers."));
+  return parameter == "embeddings.word.weight" || !(embeds(parameter) || unit_of(parameter) > 0);
 }
 
 }  // namespace
@@ -41,9 +40,8 @@ int PipelineParts::chunk_with(const std::string& parameter, int stage) const {
   for (int chunk = 0; chunk < chunks(); ++chunk) {
     const ModelRange& range = of(stage, chunk);
     if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter))) return chunk;
-    if (!parameter.starts_with("layers.")) continue;
-    const auto block = std::stoul(parameter.substr(7));
-    if (block >= range.first && block < range.end) return chunk;
+    const size_t unit = unit_of(parameter);
+    if (unit > range.first && unit <= range.end) return chunk;
   }
   return -1;
 }

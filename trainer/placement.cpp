@@ -2,8 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <unordered_set>
-
 #include "trainer/model.h"
 #include "trainer/pipeline_parts.h"
 
@@ -85,18 +83,15 @@ std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh) {
 std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh, const PipelineParts& parts) {
   const Plan plan = model.plan();
   std::vector<PlacedTensor> placed;
-  std::unordered_set<const at::TensorImpl*> seen;
-  for (const auto& item : model.named_parameters()) {
-    const at::Tensor& tensor = item.value();
-    if (!seen.insert(tensor.unsafeGetTensorImpl()).second) continue;
+  for (const auto& [name, tensor] : parameters_once(model)) {
     Placement place;
-    place.chunk = parts.chunk_with(item.key(), mesh.coordinate(Axis::pipeline));
+    place.chunk = parts.chunk_with(name, mesh.coordinate(Axis::pipeline));
     if (place.chunk < 0) continue;
-    place.tied = parts.tied(item.key());
-    place.unit = unit_of(item.key());
-    place_rectangle(place, tensor, split_dim(plan, item.key(), tensor.dim()), mesh);
+    place.tied = parts.tied(name);
+    place.unit = unit_of(name);
+    place_rectangle(place, tensor, split_dim(plan, name, tensor.dim()), mesh);
     count_holders(place, mesh);
-    placed.push_back({item.key(), tensor, std::move(place)});
+    placed.push_back({name, tensor, std::move(place)});
   }
   return placed;
 }

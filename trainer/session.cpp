@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <set>
 
 #include "datasets/open.h"
 #include "recipes/error.h"
@@ -28,11 +27,8 @@ namespace fs = std::filesystem;
 
 /// Of a model that is not placed yet; tied ones once.
 int64_t count_parameters(const Model& model) {
-  std::set<const at::TensorImpl*> seen;
   int64_t count = 0;
-  for (const at::Tensor& parameter : model.parameters()) {
-    if (seen.insert(parameter.unsafeGetTensorImpl()).second) count += parameter.numel();
-  }
+  for (const auto& parameter : parameters_once(model)) count += parameter.tensor.numel();
   return count;
 }
 
