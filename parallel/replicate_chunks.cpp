@@ -1,18 +1,15 @@
 #include "parallel/replicate_chunks.h"
 
-#include <algorithm>
-
 namespace tessera {
 
 ReplicateChunks::ReplicateChunks(const std::vector<NamedParameter>& parameters,
-                                 const std::vector<int>& chunks, const Communicator& communicator,
-                                 const ReplicateOptions& options)
-    : chunk_of_(chunks) {
-  const int count = chunks.empty() ? 1 : *std::max_element(chunks.begin(), chunks.end()) + 1;
-  for (int chunk = 0; chunk < count; ++chunk) {
+                                 const std::vector<int>& chunk_of, size_t num_chunks,
+                                 const Communicator& communicator, const ReplicateOptions& options)
+    : chunk_of_(chunk_of) {
+  for (size_t chunk = 0; chunk < num_chunks; ++chunk) {
     std::vector<NamedParameter> own;
     for (size_t i = 0; i < parameters.size(); ++i) {
-      if (chunks[i] == chunk) own.push_back(parameters[i]);
+      if (chunk_of[i] == static_cast<int>(chunk)) own.push_back(parameters[i]);
     }
     chunks_.push_back(std::make_unique<Replicate>(own, communicator, options));
   }

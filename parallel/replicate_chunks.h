@@ -10,9 +10,9 @@ namespace tessera {
 /// buckets then.
 class ReplicateChunks : public Strategy {
  public:
-  /// `chunks`: of each parameter.
-  ReplicateChunks(const std::vector<NamedParameter>& parameters, const std::vector<int>& chunks,
-                  const Communicator& communicator, const ReplicateOptions& options);
+  /// `chunk_of`: of each parameter; chunks without any are among the `num_chunks` too.
+  ReplicateChunks(const std::vector<NamedParameter>& parameters, const std::vector<int>& chunk_of,
+                  size_t num_chunks, const Communicator& communicator, const ReplicateOptions& options);
 
   void begin_step() override;
   void select_chunk(int chunk) override { current_ = static_cast<size_t>(chunk); }

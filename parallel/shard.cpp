@@ -132,8 +132,10 @@ void Shard::lend(const Unit& unit, const Member& member) const {
 void Shard::start_gather(Unit& unit) {
   if (unit.part == 0 || unit.gathered.defined()) return;
   if (unit.memory.defined() && !unit.stale) return;
-  unit.gathered = at::empty({ranks_ * unit.part}, unit.mine.options());
-  unit.gather = options_.shard.all_gather_async(unit.gathered, unit.mine);
+  // Frozen ones are the last, and stay where they are kept.
+  const int64_t part = unit.memory.defined() && !unit.frozen_stale ? unit.trained_part : unit.part;
+  unit.gathered = at::empty({ranks_ * part}, unit.mine.options());
+  unit.gather = options_.shard.all_gather_async(unit.gathered, unit.mine.narrow(0, 0, part));
 }
 
 /// Those under way would bring old values. They may still read `mine`, which is about to change.
@@ -165,19 +167,21 @@ void Shard::prefetch(size_t from, int direction) {
 void Shard::place(Unit& unit) {
   const at::NoGradGuard no_grad;
   if (!unit.memory.defined()) unit.memory = at::empty({unit.whole}, unit.mine.options());
+  const int64_t part = unit.gathered.numel() / ranks_;
   for (const Member& member : unit.members) {
+    if (member.in_part >= part) break;
     const at::Tensor whole = unit.memory.narrow(0, member.in_whole, member.tensor.numel());
     for (int rank = 0; rank < ranks_; ++rank) {
       const int64_t first = member.first_row(rank);
       const int64_t count = member.num_rows(rank) * member.width;
       if (count == 0) continue;
       whole.narrow(0, first * member.width, count)
-          .copy_(unit.gathered.narrow(0, rank * unit.part + member.in_part, count));
+          .copy_(unit.gathered.narrow(0, rank * part + member.in_part, count));
     }
     look_at(member.tensor, whole.data_ptr());
   }
   unit.gathered.reset();
-  unit.stale = false;
+  unit.stale = unit.frozen_stale = false;
 }
 
 void Shard::release(Unit& unit) {
@@ -185,10 +189,15 @@ void Shard::release(Unit& unit) {
   unit.memory.reset();
 }
 
+void Shard::parameters_loaded() {
+  for (Unit& unit : units_) unit.stale = unit.frozen_stale = true;
+  parameters_changed();
+}
+
 void Shard::parameters_changed() {
   settle();
   for (Unit& unit : units_) {
-    unit.stale = true;
+    unit.stale = unit.stale || unit.num_trained > 0;
     if (options_.zero < 3) start_gather(unit);
   }
   start_gather(units_[0]);

@@ -31,9 +31,9 @@ struct ShardOptions {
 /// Shards parameters, gradients and optimizer state (Rajbhandari et al., "ZeRO", 2020): of each parameter a
 /// rank keeps ceil(rows / ranks) rows of dim 0 (the last ranks fewer, or none). A unit's parts travel as one
 /// message. Stage 3 gathers a unit just before its forward and again before its backward, `prefetch` units
-/// ahead, and frees it after; stages 1 and 2 keep parameters whole and gather them once per step. Gradients
-/// are reduce-scattered unit by unit while backward goes on (stage 1: on the last micro-step only), then
-/// summed over the replicas.
+/// ahead, and frees it after; stages 1 and 2 keep parameters whole and gather the trained ones once per step.
+/// Gradients are reduce-scattered unit by unit while backward goes on (stage 1: on the last micro-step only),
+/// then summed over the replicas.
 class Shard : public Strategy {
  public:
   /// The tensors become of the working type, on the shard communicator's device, their memory the strategy's.
@@ -56,6 +56,7 @@ class Shard : public Strategy {
   std::vector<at::Tensor> finish() override;  ///< one per trained part, in their order
   void settle() override;
   void parameters_changed() override;
+  void parameters_loaded() override;
   at::Tensor enter(size_t unit, const at::Tensor& hidden) override;
   at::Tensor leave(size_t unit, const at::Tensor& hidden) override;
   std::vector<MessageStatistics> statistics() const override;
@@ -90,9 +91,10 @@ class Shard : public Strategy {
     int chunk = 0;
     int64_t part = 0, trained_part = 0, whole = 0;  // elements
     at::Tensor mine;                                // [part] of the working type
-    at::Tensor gathered;                            // [ranks * part], while it is under way
-    at::Tensor memory;  // [whole]: where the members' tensors lie, while they are there
-    bool stale = true;  // `mine` has changed since
+    at::Tensor gathered;       // [ranks * part] while it is under way, or of the trained parts only
+    at::Tensor memory;         // [whole]: where the members' tensors lie, while they are there
+    bool stale = true;         // the trained part of `mine` has changed since
+    bool frozen_stale = true;  // all of it has
     Work gather;
     at::Tensor message;   // [ranks * trained_part] of gradients; stage 1 keeps it through the step
     at::Tensor reduced;   // [trained_part], while it is under way

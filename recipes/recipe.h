@@ -17,6 +17,7 @@ struct Recipe {
   DataSection data;
   Choice optimizer;
   Choice schedule;
+  Choice adapt;
   TrainSection train;
   ParallelSection parallel;
   CheckpointSection checkpoint;
@@ -39,6 +40,7 @@ void fields(Recipe& recipe, const Catalog& catalog, V& v) {
   v("data", recipe.data, "what is learned from");
   v("optimizer", recipe.optimizer, "how parameters follow gradients", from(catalog.optimizer));
   v("schedule", recipe.schedule, "the learning rate over time", from(catalog.schedule));
+  v("adapt", recipe.adapt, "which parameters are trained", from(catalog.adapt));
   v("train", recipe.train, "length, batch and numerics");
   v("parallel", recipe.parallel, "how work is divided over the ranks");
   v("checkpoint", recipe.checkpoint, "what is kept");

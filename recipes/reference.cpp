@@ -23,7 +23,9 @@ std::string table(const std::vector<FieldRow>& rows) {
 }
 
 std::string choices(const std::string& section, const ChoiceTable& from) {
-  std::string text = fmt::format("The key `{}` (required) decides which other keys there are.\n", from.key);
+  std::string text =
+      fmt::format("The key `{}` (required) decides which other keys there are.{}\n", from.key,
+                  from.standard.empty() ? "" : " Without the section: `" + from.standard + "`.");
   for (const auto& entry : from.entries) {
     text += fmt::format("\n### `{}: {{{}: {}}}`\n\n{}\n\n{}", section, from.key, entry.name, entry.summary,
                         table(entry.options->list()));

@@ -66,6 +66,10 @@ bool Value<Choice>::read(const Section& section, Choice& choice, const Rules& ru
     return false;
   }
   const SectionEntry* name = section.find(table.key);
+  if (!name && section.entries.empty() && !table.standard.empty()) {
+    choice = Choice(*table.find(table.standard));
+    return true;
+  }
   if (!name) {
     problems.add(table.key, "missing; valid: " + valid(rules));
     for (const auto& entry : section.entries) {

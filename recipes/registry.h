@@ -52,6 +52,7 @@ ChoiceEntry choice(std::string name, std::string summary) {
 struct ChoiceTable {
   std::string key;  ///< the key that holds the name: "family" or "name"
   std::vector<ChoiceEntry> entries;
+  std::string standard = {};  ///< chosen where a recipe leaves the section out; empty: it must not
 
   const ChoiceEntry* find(const std::string& name) const;
   std::vector<std::string> names() const;
@@ -59,7 +60,7 @@ struct ChoiceTable {
 
 /// What read_recipe() knows of the folders to the right: a line per implementation, in trainer/catalog.cpp.
 struct Catalog {
-  ChoiceTable model, objective, optimizer, schedule;
+  ChoiceTable model, objective, optimizer, schedule, adapt;
   /// What only several sections together can tell ("causal_lm needs a decoder"), run when each of them is
   /// right.
   std::vector<std::function<void(const Recipe&, Problems&)>> checks = {};
@@ -114,9 +115,11 @@ class Registry {
     std::function<Product(const Choice&, Needs...)> make;
   };
 
-  /// `key` is the key that holds the name.
-  Registry(std::string key, std::vector<Entry> entries) : entries_(std::move(entries)) {
+  /// `key` is the key that holds the name; `standard`: ChoiceTable's.
+  Registry(std::string key, std::vector<Entry> entries, std::string standard = {})
+      : entries_(std::move(entries)) {
     choices_.key = std::move(key);
+    choices_.standard = std::move(standard);
     for (const Entry& entry : entries_) choices_.entries.push_back(entry.choice);
   }
 

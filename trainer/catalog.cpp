@@ -2,6 +2,7 @@
 
 #include "recipes/problems.h"
 #include "recipes/recipe.h"
+#include "trainer/adapt/adapt.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
@@ -23,8 +24,8 @@ void check_objective_fits(const Recipe& recipe, Problems& problems) {
 }  // namespace
 
 const Catalog& catalog() {
-  static const Catalog all{
-      model_choices(), objective_choices(), optimizer_choices(), schedule_choices(), {check_objective_fits}};
+  static const Catalog all{model_choices(),    objective_choices(), optimizer_choices(),
+                           schedule_choices(), adapt_choices(),     {check_objective_fits}};
   return all;
 }
 

@@ -3,7 +3,8 @@
 
 namespace tessera {
 
-/// Everything that a recipe can name: the tables of models, objectives, optimizers and schedules.
+/// Everything that a recipe can name: the tables of models, objectives, optimizers, schedules and
+/// ways to adapt.
 const Catalog& catalog();
 
 }  // namespace tessera

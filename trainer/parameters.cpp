@@ -4,6 +4,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <regex>
 #include <unordered_set>
 
 #include "recipes/error.h"
@@ -17,6 +18,16 @@ std::vector<NamedParameter> parameters_once(const torch::nn::Module& module) {
     if (seen.insert(item.value().unsafeGetTensorImpl()).second) once.push_back({item.key(), item.value()});
   }
   return once;
+}
+
+std::vector<std::string> name_patterns(const std::vector<std::string>& names) {
+  static const std::regex numbers("\\.[0-9]+\\.");
+  std::vector<std::string> patterns;
+  for (const auto& name : names) {
+    const std::string pattern = std::regex_replace(name, numbers, ".*.");
+    if (std::find(patterns.begin(), patterns.end(), pattern) == patterns.end()) patterns.push_back(pattern);
+  }
+  return patterns;
 }
 
 std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarType working) {

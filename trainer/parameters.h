@@ -39,6 +39,9 @@ void fields(ParameterGroup& t, V& v) {
 /// All parameters of a module in its own order, tied ones once, under their first name.
 std::vector<NamedParameter> parameters_once(const torch::nn::Module& module);
 
+/// Names with their numbers as "*", alike ones once, for messages: "layers.*.attention.query.weight".
+std::vector<std::string> name_patterns(const std::vector<std::string>& names);
+
 /// The trainable parameters (requires_grad) of a module in its own order, tied ones once, under their first
 /// name. Where `working` is not float32, the module's own tensors are replaced by copies of that type, and
 /// the float32 values become the masters. One-dimensional parameters (norms, biases) get no weight decay.

@@ -1,5 +1,7 @@
 #include "trainer/pipeline_parts.h"
 
+#include <algorithm>
+
 #include "parallel/pipeline_balance.h"
 #include "trainer/placement.h"
 
@@ -34,14 +36,23 @@ bool ends(const std::string& parameter) {
   return parameter == "embeddings.word.weight" || !(embeds(parameter) || unit_of(parameter) > 0);
 }
 
+bool uses(const ModelRange& range, const std::string& parameter) {
+  if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter))) return true;
+  const size_t unit = unit_of(parameter);
+  return unit > range.first && unit <= range.end;
+}
+
+bool trains(const ModelRange& range, const std::vector<NamedParameter>& parameters) {
+  return std::any_of(parameters.begin(), parameters.end(), [&](const NamedParameter& parameter) {
+    return parameter.tensor.requires_grad() && uses(range, parameter.name);
+  });
+}
+
 }  // namespace
 
 int PipelineParts::chunk_with(const std::string& parameter, int stage) const {
   for (int chunk = 0; chunk < chunks(); ++chunk) {
-    const ModelRange& range = of(stage, chunk);
-    if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter))) return chunk;
-    const size_t unit = unit_of(parameter);
-    if (unit > range.first && unit <= range.end) return chunk;
+    if (uses(of(stage, chunk), parameter)) return chunk;
   }
   return -1;
 }
@@ -52,7 +63,7 @@ bool PipelineParts::tied(const std::string& parameter) const {
 
 PipelineParts cut_model(const Model& model, const Recipe& recipe) {
   const size_t num_blocks = model.blocks().size();
-  PipelineParts parts{static_cast<int>(recipe.parallel.pipeline), {}};
+  PipelineParts parts{static_cast<int>(recipe.parallel.pipeline), {}, {}};
   const int num_parts =
       parts.stages == 1 ? 1 : parts.stages * static_cast<int>(recipe.parallel.pipeline_chunks);
   const std::vector<int> first_blocks = first_blocks_of(model, recipe, num_parts);
@@ -61,6 +72,8 @@ PipelineParts cut_model(const Model& model, const Recipe& recipe) {
     parts.ranges.push_back({static_cast<size_t>(first_blocks[i]),
                             last ? num_blocks : static_cast<size_t>(first_blocks[i + 1]), i == 0, last});
   }
+  const auto parameters = parameters_once(model);
+  for (const ModelRange& range : parts.ranges) parts.needs_gradient.push_back(trains(range, parameters));
   return parts;
 }
 

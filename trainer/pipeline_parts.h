@@ -11,7 +11,8 @@ namespace tessera {
 /// stages.
 struct PipelineParts {
   int stages = 1;
-  std::vector<ModelRange> ranges;  ///< one: the whole model
+  std::vector<ModelRange> ranges;    ///< one: the whole model
+  std::vector<bool> needs_gradient;  ///< of each part: some of its parameters are trained
 
   int chunks() const { return static_cast<int>(ranges.size()) / stages; }
   const ModelRange& of(int stage, int chunk) const {
@@ -24,7 +25,7 @@ struct PipelineParts {
 };
 
 /// As the recipe's parallel.pipeline_split says, or such that the dearest part is as cheap as can be (the
-/// embedding and the token head counted). The recipe's checks have passed.
+/// embedding and the token head counted). The recipe's checks have passed, and adapt() has been called.
 PipelineParts cut_model(const Model& model, const Recipe& recipe);
 
 }  // namespace tessera

@@ -12,7 +12,7 @@ PipelineStep::PipelineStep(const PipelineWork& work, const Recipe& recipe, const
       split_(mesh.size(Axis::tensor)),
       hidden_size_(recipe.model.integer("hidden_size").value()),
       device_(hidden.device()),
-      pipeline_(mesh.along(Axis::pipeline), {hidden}) {}
+      pipeline_(mesh.along(Axis::pipeline), {hidden, work.parts.needs_gradient}) {}
 
 std::vector<int64_t> PipelineStep::hidden_shape(const Batch& batch) const {
   return {batch.batch() * batch.sequence() / split_, hidden_size_};

@@ -77,7 +77,7 @@ void count_holders(Placement& place, const Mesh& mesh) {
 }  // namespace
 
 std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh) {
-  return place_parameters(model, mesh, {1, {{0, model.blocks().size()}}});
+  return place_parameters(model, mesh, {1, {{0, model.blocks().size()}}, {true}});
 }
 
 std::vector<PlacedTensor> place_parameters(Model& model, const Mesh& mesh, const PipelineParts& parts) {

@@ -11,6 +11,7 @@
 
 #include "datasets/open.h"
 #include "recipes/error.h"
+#include "trainer/adapt/adapt.h"
 #include "trainer/catalog.h"
 #include "trainer/device.h"
 #include "trainer/files.h"
@@ -26,9 +27,11 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Of a model that is not placed yet; tied ones once.
-int64_t count_parameters(const Model& model) {
+int64_t count_parameters(const Model& model, bool trained) {
   int64_t count = 0;
-  for (const auto& parameter : parameters_once(model)) count += parameter.tensor.numel();
+  for (const auto& parameter : parameters_once(model)) {
+    if (parameter.tensor.requires_grad() || !trained) count += parameter.tensor.numel();
+  }
   return count;
 }
 
@@ -99,8 +102,10 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->next_sentence()});
-  num_parameters_ = count_parameters(*model);
+  num_parameters_ = count_parameters(*model, /*trained=*/false);
+  adapt(*model, recipe);
   parts_ = cut_model(*model, recipe);
+  num_trained_ = count_parameters(*model, /*trained=*/true);
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
   Distributed distributed =
       distribute(place_parameters(*model, mesh, parts_), recipe, {device, mesh, host_mesh});
@@ -112,6 +117,8 @@ void Session::build_model() {
   model->initialise(recipe.run.seed, distributed.frozen);
   state.optimizer =
       make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
+  state.frozen = std::move(distributed.frozen);
+  strategy->parameters_loaded();
   learning_rate = state.optimizer->base_learning_rate();
   schedule = make_schedule(recipe.schedule);
   if (recipe.train.precision == Precision::fp16) {
@@ -184,7 +191,7 @@ void Session::resume() {
 void Session::restore(const CheckpointReader& reader, bool own) {
   check_same_run(reader, own);
   state.restore(reader);
-  strategy->parameters_changed();
+  strategy->parameters_loaded();
   resumed_from_ = reader.folder();
 }
 
@@ -264,6 +271,11 @@ void Session::report_start() const {
   table.heading("model");
   table.row("family", recipe.model.name());
   table.row("parameters", format_count(static_cast<double>(num_parameters_)));
+  if (num_trained_ < num_parameters_) {
+    table.row("trained",
+              fmt::format("{} ({:.2f} %)", format_count(static_cast<double>(num_trained_)),
+                          100 * static_cast<double>(num_trained_) / static_cast<double>(num_parameters_)));
+  }
   table.row("precision", names_of(recipe.train.precision)[static_cast<size_t>(recipe.train.precision)]);
   table.row("objective", fmt::format("{} ({})", recipe.objective.name(), join(objective->terms(), " + ")));
   table.heading("data");

@@ -43,7 +43,8 @@ Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& rec
   for (const auto& parameter : result.parameters) chunks.push_back(parameter.placement.chunk);
   const Communicator& ranks = meshes.mesh.gradient();
   if (recipe.parallel.pipeline_chunks > 1) {
-    result.strategy = std::make_unique<ReplicateChunks>(working, chunks, ranks, options);
+    const auto num_chunks = static_cast<size_t>(recipe.parallel.pipeline_chunks);
+    result.strategy = std::make_unique<ReplicateChunks>(working, chunks, num_chunks, ranks, options);
   } else {
     result.strategy = std::make_unique<Replicate>(working, ranks, options);
   }

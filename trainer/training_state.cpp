@@ -17,6 +17,9 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
   for (const auto& parameter : optimizer->parameters()) {
     pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
   }
+  for (const auto& parameter : frozen) {
+    pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
+  }
   add("optimizer/", optimizer->state());
   if (average) add("", average->state());
   if (!loss_scale) return pieces;

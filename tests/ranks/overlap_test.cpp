@@ -75,12 +75,12 @@ Communicator delayed_world() {
                                                          DelayedTransport::Network{network_delay}));
 }
 
-/// Tries until `good` on all ranks, four times at most, and returns the last.
+/// Tries until `good` on all ranks, ten times at most, and returns the last.
 Overlap best_step(Strategy& strategy, const std::vector<UnitParameter>& weights,
                   const std::function<bool(const Overlap&)>& good) {
   timed_step(strategy, weights);  // the first has yet to learn orders and to gather
   Overlap found;
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 10; ++i) {
     found = timed_step(strategy, weights);
     const at::Tensor late = at::full({1}, good(found) ? 0 : 1, at::kInt);
     test_world().communicator().all_reduce(late, Reduction::max);
@@ -113,7 +113,7 @@ INSTANTIATE_TEST_SUITE_P(Prefetch, ShardOverlap, testing::Values(1, 2));
 TEST_P(ShardOverlap, prefetching_hides_gathers_and_backward_hides_sums) {
   if (test_world().size() == 1) GTEST_SKIP() << "needs two ranks";
   const Overlap found = shard_step(GetParam(), [](const Overlap& step) {
-    return step.gathers < 0.35 && step.gradients < 0.35 && step.seconds < 1.15 * compute_seconds;
+    return step.gathers < 0.35 && step.gradients < 0.35 && step.seconds < 1.25 * compute_seconds;
   });
   // Two gathers of each block but the last, which stays, and one of what is needed all the time; a sum of
   // each.
@@ -121,7 +121,7 @@ TEST_P(ShardOverlap, prefetching_hides_gathers_and_backward_hides_sums) {
   EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * network_delay.count()));
   EXPECT_LT(found.gathers, 0.35);
   EXPECT_LT(found.gradients, 0.35);
-  EXPECT_LT(found.seconds, 1.15 * compute_seconds);
+  EXPECT_LT(found.seconds, 1.25 * compute_seconds);
 }
 
 TEST(ShardNoOverlap, without_prefetching_every_gather_is_waited_for) {
@@ -143,11 +143,11 @@ TEST(ReplicateDelayed, backward_hides_sums) {
   options.host = test_world().communicator();
   Replicate replicate(named, delayed_world(), options);
   const Overlap found = best_step(replicate, weights, [](const Overlap& step) {
-    return step.gradients < 0.35 && step.seconds < 1.15 * compute_seconds;
+    return step.gradients < 0.35 && step.seconds < 1.25 * compute_seconds;
   });
   EXPECT_GT(found.sum_time, 0.95e-3 * static_cast<double>((num_slow_blocks + 1) * network_delay.count()));
   EXPECT_LT(found.gradients, 0.35);
-  EXPECT_LT(found.seconds, 1.15 * compute_seconds);
+  EXPECT_LT(found.seconds, 1.25 * compute_seconds);
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ struct ShardPair {
       part.master.copy_(rows(tensor, part).view_as(part.master));
       part.working.copy_(part.master);
     }
-    shard.parameters_changed();
+    shard.parameters_loaded();
   }
 
   static at::Tensor rows(const at::Tensor& whole, const Shard::Part& part) {
@@ -254,7 +254,7 @@ TEST_P(ShardStage, values_may_change_twice_before_they_are_used) {
       pair.shard.parts()[i].working.mul_(factor);
       pair.reference.parameters[i].tensor.mul_(factor);
     }
-    pair.shard.parameters_changed();
+    pair.shard.parameters_loaded();
   }
   pair.expect_evaluation(1e-5);
 }

@@ -131,9 +131,12 @@ TEST_P(TrafficShard, a_step_sends_the_parts_of_its_units) {
   for (size_t unit = 0; unit <= ShardNet::num_blocks; ++unit) {
     // The last block stays from forward to backward.
     const int64_t per_micro_step = unit == ShardNet::num_blocks ? 1 : 2;
-    const int64_t gathers = zero < 3 || unit == 0 ? 1 : micro_steps * per_micro_step;
-    const int64_t reduces = unit == 2 ? 0 : zero == 1 ? 1 : micro_steps;
-    elements += gathers * shard.gather_size(unit) + reduces * shard.reduce_size(unit);
+    // What is kept whole needs only the trained ones anew.
+    const bool frozen = unit == 2;
+    const int64_t gathers = zero < 3 ? !frozen : unit == 0 ? 1 : micro_steps * per_micro_step;
+    const int64_t gather_size = zero < 3 ? shard.reduce_size(unit) : shard.gather_size(unit);
+    const int64_t reduces = frozen ? 0 : zero == 1 ? 1 : micro_steps;
+    elements += gathers * gather_size + reduces * shard.reduce_size(unit);
     operations += gathers + reduces;
   }
   EXPECT_EQ(shard.reduce_size(2), 0);

@@ -57,7 +57,8 @@ INSTANTIATE_TEST_SUITE_P(
     Keys, BadRecipe,
     testing::Values(
         Bad{"UnknownSection", "", "trian: {steps: 3}\n",
-            "r.yaml:13:1 trian: unknown key; valid: run, model, objective, data, optimizer, schedule, train, "
+            "r.yaml:13:1 trian: unknown key; valid: run, model, objective, data, optimizer, schedule, adapt, "
+            "train, "
             "parallel, "
             "checkpoint, evaluate, log; did you mean 'train'?"},
         Bad{"UnknownKey", "  steps: 2000", "  steps: 2000\n  precison: bf16",
@@ -224,7 +225,7 @@ INSTANTIATE_TEST_SUITE_P(
                         "",
                         "",
                         "command line x.y=5 x: unknown key; valid: run, model, objective, data, optimizer, "
-                        "schedule, train, parallel, "
+                        "schedule, adapt, train, parallel, "
                         "checkpoint, evaluate, log",
                         {"x.y=5"}},
                     Bad{"BelowAValue",

@@ -76,6 +76,7 @@ inline Catalog catalog() {
   all.optimizer = {"name", {choice<AdamW>("adamw", "AdamW"), choice<Sgd>("sgd", "SGD")}};
   all.schedule = {"name",
                   {choice<Nothing>("constant", "constant"), choice<Linear>("linear", "linear decay")}};
+  all.adapt = {"method", {choice<Nothing>("full", "all parameters")}, "full"};
   all.checks.push_back([](const Recipe& recipe, Problems& problems) {
     if (recipe.objective.name() == "causal_lm" && recipe.model.name() != "gpt") {
       problems.add("objective.name", "causal_lm needs a decoder; valid: mlm");
