@@ -92,10 +92,13 @@ void Shard::add_member(Unit& unit, const UnitParameter& parameter, size_t index)
 }
 
 void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
-  unit.mine = at::zeros({unit.part}, options.dtype(options_.working));
+  const auto host = options.device(at::kCPU).pinned_memory(options.device().is_cuda());
+  const auto& of_mine = options_.offload == Offload::parameters ? host : options;
+  const auto& of_masters = options_.offload == Offload::none ? options : host;
+  unit.mine = at::zeros({unit.part}, of_mine.dtype(options_.working));
   unit.gradient = at::empty({unit.trained_part}, options.dtype(sum_type_));
-  const at::Tensor masters =
-      options_.working == sum_type_ ? unit.mine : at::zeros({unit.trained_part}, options.dtype(sum_type_));
+  const bool one = options_.working == sum_type_ && options_.offload != Offload::optimizer;
+  const at::Tensor masters = one ? unit.mine : at::zeros({unit.trained_part}, of_masters.dtype(sum_type_));
   for (const Member& member : unit.members) {
     build_part(unit, member, masters);
     lend(unit, member);
@@ -120,7 +123,7 @@ void Shard::build_part(const Unit& unit, const Member& member, const at::Tensor&
 
 /// The module's tensor becomes of the right type and place, its memory to be lent.
 void Shard::lend(const Unit& unit, const Member& member) const {
-  at::Tensor without_memory = at::empty({0}, unit.mine.options());
+  at::Tensor without_memory = at::empty({0}, unit.gradient.options().dtype(options_.working));
   without_memory.unsafeGetTensorImpl()->set_sizes_contiguous(member.tensor.sizes());
   without_memory.storage().unsafeGetStorageImpl()->set_nbytes(member.tensor.numel() *
                                                               without_memory.element_size());
@@ -134,8 +137,9 @@ void Shard::start_gather(Unit& unit) {
   if (unit.memory.defined() && !unit.stale) return;
   // Frozen ones are the last, and stay where they are kept.
   const int64_t part = unit.memory.defined() && !unit.frozen_stale ? unit.trained_part : unit.part;
-  unit.gathered = at::empty({ranks_ * part}, unit.mine.options());
-  unit.gather = options_.shard.all_gather_async(unit.gathered, unit.mine.narrow(0, 0, part));
+  unit.sent = unit.mine.narrow(0, 0, part).to(options_.shard.device(), /*non_blocking=*/true);
+  unit.gathered = at::empty({ranks_ * part}, unit.sent.options());
+  unit.gather = options_.shard.all_gather_async(unit.gathered, unit.sent);
 }
 
 /// Those under way would bring old values. They may still read `mine`, which is about to change.
@@ -144,6 +148,7 @@ void Shard::settle() {
     if (!unit.gathered.defined()) continue;
     unit.gathers.wait(unit.gather, unit.gathered);
     unit.gathered.reset();
+    unit.sent.reset();
   }
 }
 
@@ -166,7 +171,7 @@ void Shard::prefetch(size_t from, int direction) {
 /// From parts by rank to whole parameters.
 void Shard::place(Unit& unit) {
   const at::NoGradGuard no_grad;
-  if (!unit.memory.defined()) unit.memory = at::empty({unit.whole}, unit.mine.options());
+  if (!unit.memory.defined()) unit.memory = at::empty({unit.whole}, unit.gathered.options());
   const int64_t part = unit.gathered.numel() / ranks_;
   for (const Member& member : unit.members) {
     if (member.in_part >= part) break;
@@ -181,6 +186,7 @@ void Shard::place(Unit& unit) {
     look_at(member.tensor, whole.data_ptr());
   }
   unit.gathered.reset();
+  unit.sent.reset();
   unit.stale = unit.frozen_stale = false;
 }
 

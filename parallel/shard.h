@@ -4,6 +4,7 @@
 
 #include "parallel/communicator.h"
 #include "parallel/strategy.h"
+#include "recipes/parallel_kinds.h"
 
 namespace tessera {
 
@@ -20,6 +21,8 @@ struct UnitParameter {
 struct ShardOptions {
   int zero = 3;          ///< ZeRO stage: 1 shards optimizer state, 2 also gradients, 3 also parameters
   int64_t prefetch = 1;  ///< units that are gathered ahead of their use
+  /// `optimizer`: masters are in the host's memory; `parameters` (stage 3): the working parts too.
+  Offload offload = Offload::none;
   at::ScalarType working = at::kFloat;  ///< of the module's parameters
   /// The type in which gradients are summed over ranks; Undefined: float32 (float64 for that working type).
   at::ScalarType reduce_dtype = at::ScalarType::Undefined;
@@ -91,6 +94,7 @@ class Shard : public Strategy {
     int chunk = 0;
     int64_t part = 0, trained_part = 0, whole = 0;  // elements
     at::Tensor mine;                                // [part] of the working type
+    at::Tensor sent;                                // of `mine`, on the device, while it is gathered
     at::Tensor gathered;       // [ranks * part] while it is under way, or of the trained parts only
     at::Tensor memory;         // [whole]: where the members' tensors lie, while they are there
     bool stale = true;         // the trained part of `mine` has changed since

@@ -183,7 +183,16 @@ int64_t divisor_up_to(int64_t number, int64_t limit) {
   return divisor;
 }
 
+void check_offload(const ParallelSection& sizes, Problems& problems) {
+  if (sizes.offload != Offload::parameters || (sizes.shard > 1 && sizes.zero == 3)) return;
+  problems.add("parallel.offload",
+               fmt::format("parameters, but with shard {} and zero {} they are whole on every rank; valid: "
+                           "optimizer, or zero 3 with a shard of 2 or more",
+                           sizes.shard, sizes.zero));
+}
+
 void check_parallel(const Recipe& recipe, Problems& problems) {
+  check_offload(recipe.parallel, problems);
   check_heads(recipe, problems);
   check_attention_dropout(recipe, problems);
   check_widths(recipe, problems);

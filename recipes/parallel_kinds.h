@@ -15,4 +15,12 @@ inline std::vector<std::string> names_of(ContextMethod) { return {"ring", "ulyss
 enum class PipelineSchedule { one_f_one_b, interleaved, gpipe };
 inline std::vector<std::string> names_of(PipelineSchedule) { return {"1f1b", "interleaved", "gpipe"}; }
 
+/// What lies in the host's memory while the model is on a GPU (Ren et al., "ZeRO-Offload", 2021).
+enum class Offload {
+  none,
+  optimizer,  ///< masters and optimizer state, which are stepped there
+  parameters  ///< and this rank's parts of sharded parameters
+};
+inline std::vector<std::string> names_of(Offload) { return {"none", "optimizer", "parameters"}; }
+
 }  // namespace tessera

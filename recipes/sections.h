@@ -147,6 +147,7 @@ struct ParallelSection {
   int64_t shard = 1, tensor = 1, pipeline = 1, context = 1;
   int64_t zero = 3;
   int64_t prefetch = 1;
+  Offload offload = Offload::none;
   ContextMethod context_method = ContextMethod::ring;
   PipelineSchedule pipeline_schedule = PipelineSchedule::one_f_one_b;
   int64_t pipeline_chunks = 1;
@@ -164,6 +165,9 @@ void fields(ParallelSection& t, V& v) {
     changeable, range(1, 3));
   v("prefetch", t.prefetch, "zero 3: blocks whose parameters are gathered ahead of their use", changeable,
     at_least(0));
+  v("offload", t.offload,
+    "to the host's memory: `optimizer` state and masters, stepped there, or also the shards of `parameters`",
+    changeable);
   v("context_method", t.context_method,
     "`ring`: keys and values travel round the ranks; `ulysses`: each rank attends with some of the heads",
     changeable);

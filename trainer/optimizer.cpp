@@ -22,6 +22,41 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
   }
   if (!parameters_.empty()) options = options.device(parameters_.front().master.device());
   steps_ = at::zeros({}, options);
+  host_gradients_.resize(parameters_.size());
+  for (const auto& parameter : parameters_) {
+    at::Tensor& store = stores_.emplace_back();
+    if (!parameter.has_copy() || !parameter.master.is_cpu()) continue;
+    const at::Tensor working = parameter.working.detach();
+    if (working.is_cpu()) {
+      store = working;
+    } else if (working.scalar_type() == at::kFloat) {
+      store = parameter.master;
+    } else {
+      store = at::empty(working.sizes(), working.options().device(at::kCPU).pinned_memory(true));
+    }
+  }
+}
+
+/// From a device to the masters, beside each other; step() waits for all of them.
+std::vector<at::Tensor> Optimizer::bring_gradients(const std::vector<at::Tensor>& gradients) {
+  std::vector<at::Tensor> here = gradients;
+  for (size_t i = 0; i < here.size(); ++i) {
+    if (!here[i].defined() || here[i].is_cpu()) continue;
+    at::Tensor& host = host_gradients_[i];
+    if (!host.defined()) {
+      host = at::empty(here[i].sizes(), here[i].options().device(at::kCPU).pinned_memory(true));
+    }
+    here[i] = host.copy_(here[i], /*non_blocking=*/true);
+  }
+  return here;
+}
+
+/// To the device of the model. Masters change again only after its next gradients have come from there.
+void Optimizer::send_working() const {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const at::Tensor working = parameters_[i].working.detach();
+    if (!working.is_cpu()) working.copy_(stores_[i], /*non_blocking=*/true);
+  }
 }
 
 void Optimizer::step(double learning_rate, const std::vector<at::Tensor>& gradients,
@@ -29,8 +64,12 @@ void Optimizer::step(double learning_rate, const std::vector<at::Tensor>& gradie
   const torch::NoGradGuard no_grad;
   TORCH_INTERNAL_ASSERT(gradients.size() == parameters_.size());
   if (!steps_.is_cpu() || use_aten_) return step_aten(learning_rate, gradients, gradient_scale);
+  const std::vector<at::Tensor> here = bring_gradients(gradients);
+  // Reading the scale back waits for the copies too.
   const float scale = gradient_scale.defined() ? gradient_scale.item<float>() : 1.0F;
-  if (std::isfinite(scale)) step_blocks(learning_rate, gradients, scale);
+  if (!std::isfinite(scale)) return;
+  step_blocks(learning_rate, here, scale);
+  send_working();
 }
 
 void Optimizer::step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale) {
@@ -51,10 +90,10 @@ void Optimizer::update_span(const blocks::Span& span, double learning_rate, cons
   const auto index = static_cast<size_t>(span.tensor);
   const Parameter& parameter = parameters_[index];
   const auto gradient_size = static_cast<int64_t>(gradient.element_size());
-  const auto working_size = static_cast<int64_t>(parameter.working.element_size());
-  const bool has_copy = parameter.working.scalar_type() != at::kFloat;
+  const at::Tensor& store = stores_[index];
+  const bool has_copy = store.defined() && !store.is_same(parameter.master);
   const auto* source = static_cast<const char*>(gradient.const_data_ptr());
-  auto* working = static_cast<char*>(parameter.working.data_ptr());
+  auto* working = has_copy ? static_cast<char*>(store.data_ptr()) : nullptr;
   float values[blocks::block_size];
   std::array<float*, 4> slots{};
   for (int64_t done = 0; done < span.count; done += blocks::block_size) {
@@ -69,8 +108,7 @@ void Optimizer::update_span(const blocks::Span& span, double learning_rate, cons
             {master, static_cast<size_t>(count)},
             values,
             slots.data()});
-    if (has_copy)
-      blocks::store(master, working + offset * working_size, parameter.working.scalar_type(), count);
+    if (has_copy) blocks::store(master, working + offset * store.element_size(), store.scalar_type(), count);
   }
 }
 
@@ -91,7 +129,7 @@ void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& g
     batch.gradients.push_back(gradients[i].to(at::kFloat));
     for (size_t slot = 0; slot < slots_.size(); ++slot) batch.slots[slot].push_back(slots_[slot][i]);
     batch.steps.push_back(steps_);
-    if (parameter.working.scalar_type() == at::kFloat) continue;
+    if (!parameter.has_copy()) continue;
     masters.push_back(parameter.master);
     copies.push_back(parameter.working.detach());
   }

@@ -9,9 +9,10 @@
 
 namespace tessera {
 
-/// Steps float32 masters and refreshes the working copies, in one pass over memory on the CPU and in ATen's
-/// fused kernels elsewhere. Its state is, per slot ("exp_avg"), one float32 tensor per parameter at the
-/// parameter's shape. An optimizer is a class that names its slots and updates one block of one parameter.
+/// Steps float32 masters and refreshes the working copies, in one pass over memory where masters are on the
+/// CPU (whatever the model is on) and in ATen's fused kernels elsewhere. Its state is, per slot ("exp_avg"),
+/// one float32 tensor per parameter at the parameter's shape. An optimizer is a class that names its slots
+/// and updates one block of one parameter.
 class Optimizer {
  public:
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots, double learning_rate);
@@ -67,6 +68,8 @@ class Optimizer {
 
  private:
   void step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale);
+  std::vector<at::Tensor> bring_gradients(const std::vector<at::Tensor>& gradients);
+  void send_working() const;
   void step_aten(double learning_rate, const std::vector<at::Tensor>& gradients,
                  const at::Tensor& gradient_scale);
   void update_span(const blocks::Span& span, double learning_rate, const at::Tensor& gradient, float scale);
@@ -75,7 +78,9 @@ class Optimizer {
   std::vector<std::string> slot_names_;
   double base_learning_rate_;
   std::vector<std::vector<at::Tensor>> slots_;  // [slot][parameter]
-  at::Tensor steps_;  // 0-dim float32 on the device: a skipped step is known only there
+  std::vector<at::Tensor> stores_;  // where working copies are written, if there are any and the CPU steps
+  std::vector<at::Tensor> host_gradients_;  // of gradients on a device whose masters are on the host
+  at::Tensor steps_;  // 0-dim float32 with the masters: a skipped step is known only on their device
   bool use_aten_ = false;
 };
 

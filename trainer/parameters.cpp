@@ -84,7 +84,7 @@ void apply_groups(std::vector<Parameter>& parameters, const std::vector<Paramete
 void refresh_working(const std::vector<Parameter>& parameters) {
   const torch::NoGradGuard no_grad;
   for (const auto& parameter : parameters) {
-    if (parameter.working.scalar_type() != at::kFloat) parameter.working.detach().copy_(parameter.master);
+    if (parameter.has_copy()) parameter.working.detach().copy_(parameter.master);
   }
 }
 

@@ -12,7 +12,7 @@ namespace tessera {
 
 /// A trainable tensor as the optimizer sees it. The model computes with `working` (float32, bfloat16 or
 /// float16); the optimizer steps `master`, always float32, and refreshes `working` from it. Both are one
-/// tensor where working is float32.
+/// tensor where working is float32, unless the master is in the host's memory (parallel.offload).
 struct Parameter {
   std::string name;
   at::Tensor working;
@@ -20,6 +20,8 @@ struct Parameter {
   double learning_rate_scale = 1.0;
   double weight_decay_scale = 1.0;  ///< 0 for norms and biases by default
   Placement placement = {};         ///< of both tensors
+
+  bool has_copy() const { return !working.is_alias_of(master); }
 };
 
 /// Changes the scales of every parameter whose name matches `pattern` (shell style: * ? [a-z]; * also matches

@@ -185,6 +185,9 @@ void Session::resume() {
   writer = std::make_unique<CheckpointWriter>(options);
   if (world.rank() == 0) write_file(recipe.run.folder + "/recipe.yaml", dump(recipe, catalog()));
   log->start(state.step, total_steps);
+  if (recipe.parallel.offload != Offload::none && device.is_cpu()) {
+    log->notice("parallel.offload spares no memory on the CPU: the model is in the host's memory already");
+  }
   start_loader();
 }
 

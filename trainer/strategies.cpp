@@ -24,17 +24,27 @@ std::vector<Parameter> frozen_parameters(const std::vector<PlacedTensor>& placed
   return frozen;
 }
 
+void masters_to_host(std::vector<Parameter>& parameters, at::Device device) {
+  for (auto& parameter : parameters) {
+    parameter.master =
+        at::empty(parameter.master.sizes(), at::TensorOptions(at::kFloat).pinned_memory(device.is_cuda()));
+  }
+}
+
 Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& recipe, const Meshes& meshes) {
+  const at::ScalarType working = scalar_type(recipe.train.precision);
+  const bool offload = recipe.parallel.offload != Offload::none;
   allocate(placed);
   for (const auto& each : placed) {
     at::Tensor tensor = each.tensor;
-    tensor.set_data(tensor.to(meshes.device));
+    tensor.set_data(tensor.to(meshes.device, offload ? working : tensor.scalar_type()));
   }
   Distributed result;
-  result.parameters = collect_parameters(placed, scalar_type(recipe.train.precision));
-  result.frozen = frozen_parameters(placed, scalar_type(recipe.train.precision));
-  std::vector<NamedParameter> working;
-  for (const auto& parameter : result.parameters) working.push_back({parameter.name, parameter.working});
+  result.parameters = collect_parameters(placed, working);
+  if (offload) masters_to_host(result.parameters, meshes.device);
+  result.frozen = frozen_parameters(placed, working);
+  std::vector<NamedParameter> trained;
+  for (const auto& parameter : result.parameters) trained.push_back({parameter.name, parameter.working});
   ReplicateOptions options;
   options.bucket_bytes = static_cast<int64_t>(recipe.parallel.bucket_megabytes * 1048576);
   options.reduce_dtype = reduce_type(recipe);
@@ -44,9 +54,9 @@ Distributed replicate(const std::vector<PlacedTensor>& placed, const Recipe& rec
   const Communicator& ranks = meshes.mesh.gradient();
   if (recipe.parallel.pipeline_chunks > 1) {
     const auto num_chunks = static_cast<size_t>(recipe.parallel.pipeline_chunks);
-    result.strategy = std::make_unique<ReplicateChunks>(working, chunks, num_chunks, ranks, options);
+    result.strategy = std::make_unique<ReplicateChunks>(trained, chunks, num_chunks, ranks, options);
   } else {
-    result.strategy = std::make_unique<Replicate>(working, ranks, options);
+    result.strategy = std::make_unique<Replicate>(trained, ranks, options);
   }
   return result;
 }
@@ -55,6 +65,7 @@ Distributed shard(const std::vector<PlacedTensor>& placed, const Recipe& recipe,
   ShardOptions options;
   options.zero = static_cast<int>(recipe.parallel.zero);
   options.prefetch = recipe.parallel.prefetch;
+  options.offload = recipe.parallel.offload;
   options.working = scalar_type(recipe.train.precision);
   options.reduce_dtype = reduce_type(recipe);
   options.shard = meshes.mesh.along(Axis::shard);

@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+
 #include "trainer/kernels/cpu/loops.h"
 
 namespace tessera::blocks {
@@ -14,6 +16,10 @@ void load(const void* source, at::ScalarType type, float* destination, int64_t c
 }
 
 void store(const float* source, void* destination, at::ScalarType type, int64_t count) {
+  if (type == at::kFloat) {
+    std::copy_n(source, count, static_cast<float*>(destination));
+    return;
+  }
   if (type == at::kBFloat16) return loops::store_bfloat16(source, destination, count);
   TORCH_INTERNAL_ASSERT(type == at::kHalf);
   loops::store_half(source, destination, count);

@@ -14,7 +14,7 @@ constexpr int64_t block_size = 2048;  ///< elements: 8 KiB of float32
 
 /// destination[i] = source[i] * scale, for float32, bfloat16 and float16 sources.
 void load(const void* source, at::ScalarType type, float* destination, int64_t count, float scale);
-/// destination[i] = source[i], rounded to nearest even, for bfloat16 and float16 destinations.
+/// destination[i] = source[i], rounded to nearest even, for the same types.
 void store(const float* source, void* destination, at::ScalarType type, int64_t count);
 
 /// A stretch of one tensor of a list: at most 8 blocks long.
