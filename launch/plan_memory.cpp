@@ -132,6 +132,10 @@ void fill_activations(const ModelFacts& facts, const Layout& layout, const Stage
   memory.activations = live / chunks * static_cast<double>(stage.blocks) * kept;
   // Between parts, outputs are kept too.
   if (!stage.last || layout.chunks > 1) memory.activations += live * one.hidden_states();
+  // Messages: the gradient that has come; the input that is to come, and the gradient sent last.
+  const bool receives_gradients = !stage.last || layout.chunks > 1;
+  const bool receives_inputs = !stage.first || layout.chunks > 1;
+  memory.activations += one.hidden_states() * ((receives_gradients ? 1 : 0) + (receives_inputs ? 2 : 0));
   if (stage.first) memory.activations += std::max(1.0, live / chunks) * one.embedding();
   memory.temporary = one.block_backward() + (layout.recompute ? one.block() - one.hidden_states() : 0);
   if (!stage.last) return;

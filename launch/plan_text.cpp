@@ -163,6 +163,10 @@ std::string plan_json(const ModelFacts& facts, const Forecast& plan) {
   const Memory& memory = plan.memory;
   const StepTime& time = plan.time;
   nlohmann::ordered_json json;
+  std::vector<double> stages;  // of each one's fullest rank
+  for (int64_t index = 0; index < plan.layout.pipeline; ++index) {
+    stages.push_back(stage_memory(facts, plan.layout, stage_of(facts, plan.layout, index)).total);
+  }
   json["memory"] = {{"stage", memory.stage},
                     {"parameters", memory.parameters},
                     {"weights", memory.weights},
@@ -175,6 +179,7 @@ std::string plan_json(const ModelFacts& facts, const Forecast& plan) {
                     {"logits", memory.logits},
                     {"temporary", memory.temporary},
                     {"total", memory.total},
+                    {"stages", stages},
                     {"block_activations", block_activations(facts, plan.layout)}};
   json["traffic"] = traffic_json(plan);
   json["time"] = {{"compute", time.compute},     {"tensor", time.tensor},       {"context", time.context},

@@ -26,6 +26,9 @@ Ending train_in_memory(const Recipe& recipe, World& world) {
     throw out_of_memory(what);
   } catch (const std::bad_alloc&) {
     throw out_of_memory("the C++ library could not get any");
+  } catch (const std::exception& error) {  // oneDNN's: its products ask for room of their own
+    if (error.what() != std::string("could not execute a primitive")) throw;
+    throw out_of_memory("oneDNN could not get any");
   }
 }
 

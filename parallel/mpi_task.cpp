@@ -13,6 +13,7 @@ constexpr size_t max_open_lanes = 4;
 constexpr int64_t max_message = 1 << 30;  // MPI counts in int
 // UCX leaves 23 bits for tags: 10 for the group, 13 for the sequence number or the caller's tag.
 constexpr int tag_bits = 13;
+constexpr std::chrono::milliseconds look_at_peers_every(100);
 }  // namespace
 
 MpiTask::MpiTask(Operation operation, std::shared_ptr<const MpiGroup> group, uint32_t first_sequence,
@@ -23,6 +24,7 @@ MpiTask::MpiTask(Operation operation, std::shared_ptr<const MpiGroup> group, uin
       first_sequence_(first_sequence),
       start_(std::chrono::steady_clock::now()),
       last_progress_(start_),
+      last_watch_(start_),
       num_waiting_(num_waiting) {}
 
 void MpiTask::wait() {
@@ -120,14 +122,26 @@ bool MpiTask::advance_lane(Lane& lane, const MpiContext& context) {
 
 void MpiTask::watch(bool moved, const MpiContext& context) {
   const auto now = std::chrono::steady_clock::now();
-  if (moved) {
-    last_progress_ = now;
-  } else if (now - last_progress_ > context.time_limit) {
-    throw std::runtime_error(stuck_message(context));
+  // A process that was itself stopped for so long has nobody to blame.
+  if (moved || now - last_watch_ > context.time_limit / 2) last_progress_ = now;
+  last_watch_ = now;
+  if (now - std::max(last_progress_, last_look_at_peers_) < look_at_peers_every) return;
+  last_look_at_peers_ = now;
+  std::vector<int> peers = awaited();
+  const std::string what = fmt::format("{} among {} ranks", describe(operation_), group_->members.size());
+  if (now - last_progress_ > context.time_limit) {
+    throw std::runtime_error(
+        fmt::format("{}: rank {} ({}) has waited {:.0f} s for {}, which hangs, died or went another way "
+                    "(limit: TESSERA_TIMEOUT_SECONDS)",
+                    what, context.rank, context.hosts[context.rank],
+                    std::chrono::duration<double>(context.time_limit).count(), names(peers, context)));
   }
+  std::erase_if(peers, [&](int peer) { return !context.neighbours.died(peer); });
+  if (peers.empty()) return;
+  throw std::runtime_error(fmt::format("{}: {} has died", what, names(peers, context)));
 }
 
-std::string MpiTask::stuck_message(const MpiContext& context) const {
+std::vector<int> MpiTask::awaited() const {
   std::vector<int> peers;
   for (const Lane& lane : lanes_) {
     for (size_t i = 0; i < lane.requests.size(); ++i) {
@@ -139,13 +153,13 @@ std::string MpiTask::stuck_message(const MpiContext& context) const {
   }
   std::sort(peers.begin(), peers.end());
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
+  return peers;
+}
+
+std::string MpiTask::names(const std::vector<int>& peers, const MpiContext& context) const {
   std::vector<std::string> names;
   for (const int peer : peers) names.push_back(fmt::format("rank {} ({})", peer, context.hosts[peer]));
-  return fmt::format(
-      "{} among {} ranks: rank {} ({}) has waited {:.0f} s for {}, which hangs, died or went another way "
-      "(limit: TESSERA_TIMEOUT_SECONDS)",
-      describe(operation_), group_->members.size(), context.rank, context.hosts[context.rank],
-      std::chrono::duration<double>(context.time_limit).count(), join(names));
+  return join(names);
 }
 
 }  // namespace tessera

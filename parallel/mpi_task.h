@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/neighbours.h"
 #include "parallel/schedule.h"
 
 namespace tessera {
@@ -24,6 +25,7 @@ struct MpiContext {
   MPI_Comm collectives = MPI_COMM_NULL;
   MPI_Comm point_to_point = MPI_COMM_NULL;
   std::vector<std::string> hosts;  ///< of the world's ranks
+  mutable Neighbours neighbours;   ///< those of this host
   int rank = 0;                    ///< in the world
   std::chrono::milliseconds time_limit{0};
 };
@@ -63,7 +65,8 @@ class MpiTask : public Work::State {
   void post(Lane& lane, const MpiContext& context);
   bool advance_lane(Lane& lane, const MpiContext& context);
   void watch(bool moved, const MpiContext& context);
-  std::string stuck_message(const MpiContext& context) const;
+  std::vector<int> awaited() const;
+  std::string names(const std::vector<int>& peers, const MpiContext& context) const;
 
   Operation operation_;
   Schedule schedule_;
@@ -73,6 +76,7 @@ class MpiTask : public Work::State {
   std::vector<Lane> lanes_;
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point last_progress_;  // the end, once done
+  std::chrono::steady_clock::time_point last_watch_, last_look_at_peers_;
   std::exception_ptr error_;
   std::atomic<int>& num_waiting_;  // threads that wait: the worker then polls more eagerly
   std::atomic<bool> done_{false};

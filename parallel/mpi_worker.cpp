@@ -5,6 +5,8 @@
 #include <omp.h>
 #include <sys/prctl.h>
 
+#include <cstring>
+
 #include "parallel/check.h"
 #include "recipes/error.h"
 
@@ -17,16 +19,25 @@ using std::chrono::microseconds;
 // memory.
 void choose_copy_mechanism() { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); }
 
-std::vector<std::string> gather_hosts(int size) {
+std::string host_of_mpi() {
   char name[MPI_MAX_PROCESSOR_NAME] = "";
   int length = 0;
   check_mpi(MPI_Get_processor_name(name, &length), "MPI_Get_processor_name");
-  std::vector<char> names(static_cast<size_t>(size) * sizeof(name));
-  check_mpi(MPI_Allgather(name, sizeof(name), MPI_CHAR, names.data(), sizeof(name), MPI_CHAR, MPI_COMM_WORLD),
+  return name;
+}
+
+/// Every rank's text of up to `longest` characters.
+std::vector<std::string> gather_texts(std::string mine, int longest, int size) {
+  mine.resize(static_cast<size_t>(longest));
+  std::vector<char> all(static_cast<size_t>(size) * mine.size());
+  check_mpi(MPI_Allgather(mine.data(), longest, MPI_CHAR, all.data(), longest, MPI_CHAR, MPI_COMM_WORLD),
             "MPI_Allgather");
-  std::vector<std::string> hosts;
-  for (int i = 0; i < size; ++i) hosts.emplace_back(names.data() + i * sizeof(name));
-  return hosts;
+  std::vector<std::string> texts;
+  for (int i = 0; i < size; ++i) {
+    const char* text = all.data() + static_cast<size_t>(i) * mine.size();
+    texts.emplace_back(text, strnlen(text, mine.size()));
+  }
+  return texts;
 }
 
 // ATen would start a second team of threads for this thread's additions.
@@ -85,7 +96,9 @@ void MpiWorker::start_mpi() {
   check_world();
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &context_.collectives), "MPI_Comm_dup");
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &context_.point_to_point), "MPI_Comm_dup");
-  context_.hosts = gather_hosts(expected_size_);
+  context_.hosts = gather_texts(host_of_mpi(), MPI_MAX_PROCESSOR_NAME, expected_size_);
+  context_.neighbours =
+      Neighbours(gather_texts(Neighbours::card(), Neighbours::longest_card, expected_size_));
 }
 
 void MpiWorker::check_world() const {

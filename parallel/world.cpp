@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "parallel/mpi_worker.h"
+#include "parallel/neighbours.h"
 #include "parallel/plugin.h"
 #include "parallel/threads.h"
 #include "recipes/error.h"
@@ -121,7 +122,10 @@ void abort_job(const std::string& message, int code) {
   // A second thread that fails meanwhile has nothing to add.
   if (aborting.exchange(true)) std::this_thread::sleep_for(std::chrono::seconds(5)), _exit(code);
   std::fflush(stdout);
-  if (job().rank != 0) std::this_thread::sleep_for(std::chrono::milliseconds(code == 2 ? 2000 : 300));
+  if (job().size > 1) Neighbours::announce_end();
+  using namespace std::chrono_literals;
+  const std::chrono::milliseconds a_moment = 300ms;
+  if (job().rank != 0) std::this_thread::sleep_for(code == 2 ? 2000ms : a_moment);
   std::string line = "tessera: " + message + "\n";
   if (job().size > 1) {
     line = fmt::format("tessera: rank {} ({}, step {}): {}\n", job().rank.load(), host_name(),
@@ -129,7 +133,10 @@ void abort_job(const std::string& message, int code) {
   }
   std::fputs(line.c_str(), stderr);
   std::fflush(stderr);
-  if (MpiWorker* worker = job().worker) worker->abort(code);
+  if (MpiWorker* worker = job().worker) {
+    if (job().rank == 0) std::this_thread::sleep_for(a_moment);  // the announcement is seen
+    worker->abort(code);
+  }
   _exit(code);  // where MPI is not up, mpirun and srun end the others on a code other than 0
 }
 

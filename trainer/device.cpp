@@ -1,5 +1,6 @@
 #include "trainer/device.h"
 
+#include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -10,6 +11,35 @@
 #include "parallel/plugin.h"
 
 namespace tessera {
+namespace {
+
+/// Tensors' memory from malloc(), a cache line longer than asked for and aligned inside, so that a freed
+/// block is just what the next tensor of its size takes. The C library's posix_memalign (of glibc 2.36) looks
+/// for more than it needs and cuts that up: peaks were up to half as high again.
+class HostAllocator : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    if (bytes == 0) return {nullptr, nullptr, &release, c10::Device(c10::kCPU)};
+    void* block = std::malloc(bytes + alignment);
+    TORCH_CHECK_WITH(OutOfMemoryError, block, "can't allocate memory: ", bytes, " bytes");
+    const auto begin = reinterpret_cast<uintptr_t>(block);
+    auto** data = reinterpret_cast<void**>((begin + alignment) & ~(alignment - 1));
+    data[-1] = block;
+    return {data, data, &release, c10::Device(c10::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+
+ private:
+  static constexpr uintptr_t alignment = 64;
+  static void release(void* data) {
+    if (data != nullptr) std::free(static_cast<void**>(data)[-1]);
+  }
+};
+
+}  // namespace
 
 at::Device choose_device(const Recipe& recipe, const World& world) {
   if (recipe.train.device == DeviceChoice::cpu) return at::kCPU;
@@ -21,6 +51,8 @@ at::Device choose_device(const Recipe& recipe, const World& world) {
 }
 
 void prepare_host_memory() {
+  static HostAllocator allocator;
+  c10::SetCPUAllocator(&allocator, 1);
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   // The heap's first part, all of it in large pages once it is used; what comes after is in ordinary ones.

@@ -2,6 +2,7 @@
 """PyTorch's data parallelism over gloo on CPUs: DDP, or FSDP2 that keeps parameters whole (like ZeRO 2) or not (ZeRO 3).
 
 usage: peer_strategies.py FAMILY STRATEGY RANKS [--batch B] [--sequence S] [--seconds T] [--vocabulary V] [--hidden H] [--layers L]
+       [--dropout P]
 FAMILY: bert | gpt2; STRATEGY: ddp | fsdp2-whole | fsdp2. Prints the median tokens/s of all ranks together.
 """
 import argparse
@@ -27,6 +28,7 @@ def parse():
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--dropout", type=float, default=0.1)
     return parser.parse_args()
 
 
@@ -34,11 +36,13 @@ def make_model(a):
     if a.family == "bert":
         config = transformers.BertConfig(
             vocab_size=a.vocabulary, hidden_size=a.hidden, num_hidden_layers=a.layers, num_attention_heads=4,
-            intermediate_size=4 * a.hidden, max_position_embeddings=a.sequence)
+            intermediate_size=4 * a.hidden, max_position_embeddings=a.sequence, hidden_dropout_prob=a.dropout,
+            attention_probs_dropout_prob=a.dropout)
         model = transformers.BertForPreTraining(config)
         return model, model.bert.encoder.layer
     config = transformers.GPT2Config(vocab_size=a.vocabulary, n_embd=a.hidden, n_layer=a.layers, n_head=4,
-                                     n_positions=a.sequence)
+                                     n_positions=a.sequence, resid_pdrop=a.dropout, embd_pdrop=a.dropout,
+                                     attn_pdrop=a.dropout)
     model = transformers.GPT2LMHeadModel(config)
     return model, model.transformer.h
 
