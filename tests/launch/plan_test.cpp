@@ -10,6 +10,8 @@
 #include "launch/suggest.h"
 #include "parallel/pipeline_schedule.h"
 #include "trainer/catalog.h"
+#include "trainer/models/models.h"
+#include "trainer/pipeline_parts.h"
 
 namespace tessera {
 namespace {
@@ -189,6 +191,50 @@ TEST(PlanTraffic, KnowsWhoSharesAHost) {
   EXPECT_EQ(flows.at("tensor blocks: gathers").per_host, 2);
   EXPECT_EQ(flows.at("shard blocks gathered").per_host, 1);
   EXPECT_EQ(flows.at("replicate parts of gradients: blocks").per_host, 1);
+}
+
+TEST(PlanPipeline, IsCutWhereTheRunCuts) {
+  const std::vector<std::vector<std::string>> changes = {
+      {}, {"train.recompute=blocks"}, {"data.sequence_length=64"}, {"model.vocab_size=60000"}};
+  for (const char* name :
+       {"bert/pretrain-base", "bert/pretrain-large", "gpt/pretrain-124m", "gpt/pretrain-1.5b"}) {
+    for (const auto& change : changes) {
+      for (const int parts : {2, 3, 4, 8}) {
+        for (const int chunks : {1, 2}) {
+          if (parts % chunks != 0) continue;
+          std::vector<std::string> overrides{"parallel.pipeline=" + std::to_string(parts / chunks),
+                                             "parallel.pipeline_chunks=" + std::to_string(chunks),
+                                             "parallel.pipeline_schedule=gpipe"};
+          if (parts == chunks) continue;
+          overrides.insert(overrides.end(), change.begin(), change.end());
+          const Recipe recipe = read_recipe(find_shipped_recipe(name), overrides, catalog());
+          const ModelFacts facts = look_at_model(recipe, 0);
+          const ModelPtr model = make_model(recipe.model, {facts.vocab_size, facts.pair_head});
+          std::vector<int> run;
+          for (const ModelRange& range : cut_model(*model, recipe).ranges)
+            run.push_back(static_cast<int>(range.first));
+          EXPECT_EQ(make_layout(recipe, facts, parts / chunks, 1).first_blocks, run)
+              << name << " " << join(overrides, " ");
+          EXPECT_EQ(static_cast<int>(run.size()), parts);
+        }
+      }
+    }
+  }
+}
+
+TEST(PlanPipeline, IsCutByWhatBlocksAndHeadCost) {
+  // A head of 8 blocks' products; blocks that are computed again weigh a third more.
+  ModelShape shape{.blocks = 12, .hidden = 64, .feed_forward = 256, .sequence = 0};
+  shape.vocab_size = 8 * static_cast<int64_t>(block_flops(shape)) / (2 * 64);
+  EXPECT_EQ(head_flops(shape), 8 * block_flops(shape));
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 10}));
+  EXPECT_EQ(cut_blocks(shape, 2, true), (std::vector<int>{0, 9}));
+  // Scores of as many products again make blocks twice as dear; of a causal mask, half of them count.
+  shape.sequence = static_cast<int64_t>(block_flops(shape)) / (4 * 64);
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 8}));
+  EXPECT_EQ(head_flops(shape), 4 * block_flops(shape));
+  shape.predicted = 0;
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 6}));
 }
 
 TEST(PlanTime, AgreesWithTheSimulation) {
