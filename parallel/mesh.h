@@ -22,16 +22,12 @@ struct MeshSizes {
   int pipeline = 1;
 };
 
-/// The number of replicas. Throws Error with the arithmetic spelled out where the sizes do not divide
-/// `num_ranks`.
-int num_replicas(const MeshSizes& sizes, int num_ranks);
-
 /// The ranks of the job as a grid. A rank's coordinates follow from its number: tensor runs fastest, then
 /// context, shard, replicate, pipeline, so that those who talk most sit on one host.
 class Mesh {
  public:
   Mesh();  ///< one rank
-  /// Called by all ranks of `world`.
+  /// Called by all ranks of `world`, whose number the sizes divide: check_ranks() has passed.
   Mesh(const Communicator& world, const MeshSizes& sizes);
 
   int size(Axis axis) const { return sizes_[static_cast<size_t>(axis)]; }

@@ -32,7 +32,9 @@ int64_t count_parameters(const Model& model) {
   return count;
 }
 
-MeshSizes mesh_sizes(const Recipe& recipe) {
+/// Errors: Error where they do not divide the ranks.
+MeshSizes mesh_sizes(const Recipe& recipe, int ranks) {
+  check_ranks(recipe, ranks);
   const auto& sizes = recipe.parallel;
   return {static_cast<int>(sizes.shard), static_cast<int>(sizes.context), static_cast<int>(sizes.tensor),
           static_cast<int>(sizes.pipeline)};
@@ -75,9 +77,8 @@ Session::Session(Recipe given, World& surrounding)
       world(surrounding),
       device(choose_device(recipe, world)),
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
-           mesh_sizes(recipe)),
-      host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe)) : mesh) {
-  check_ranks(recipe, world.size());
+           mesh_sizes(recipe, world.size())),
+      host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe, world.size())) : mesh) {
   open_data();
   build_model();
 }
