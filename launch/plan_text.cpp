@@ -123,15 +123,26 @@ void print_time(const ModelFacts& facts, const Forecast& plan, int64_t steps) {
   row("agreement of all ranks", time.agreement, "");
 }
 
-nlohmann::ordered_json traffic_json(const Forecast& plan) {
-  nlohmann::ordered_json axes = nlohmann::ordered_json::object();
-  for (const Flow& flow : plan.traffic) {
-    auto& axis = axes[flow.axis];
-    if (axis.is_null()) axis = nlohmann::ordered_json::object();
-    axis["messages"] = axis.value("messages", 0.0) + flow.times;
-    axis["sent"] = axis.value("sent", 0.0) + flow.times * flow.sent();
+struct AxisTraffic {
+  std::string name;
+  double messages = 0, bytes = 0;
+};
+
+std::vector<AxisTraffic> sent_by_axis(const std::vector<Flow>& flows) {
+  std::vector<AxisTraffic> axes;
+  for (const Flow& flow : flows) {
+    if (axes.empty() || axes.back().name != flow.axis) axes.push_back({flow.axis});
+    axes.back().messages += flow.times;
+    axes.back().bytes += flow.times * flow.sent();
   }
   return axes;
+}
+
+nlohmann::ordered_json traffic_json(const std::vector<Flow>& flows) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& axis : sent_by_axis(flows))
+    json[axis.name] = {{"messages", axis.messages}, {"sent", axis.bytes}};
+  return json;
 }
 
 }  // namespace
@@ -176,7 +187,11 @@ std::string plan_json(const ModelFacts& facts, const Forecast& plan) {
                     {"temporary", memory.temporary},
                     {"total", memory.total},
                     {"block_activations", block_activations(facts, plan.layout)}};
-  json["traffic"] = traffic_json(plan);
+  json["traffic"] = traffic_json(plan.traffic);
+  for (int64_t stage = 0; stage < plan.layout.pipeline; ++stage) {
+    json["stage_traffic"].push_back(
+        traffic_json(step_traffic(facts, plan.layout, stage_of(facts, plan.layout, stage))));
+  }
   json["time"] = {{"compute", time.compute},     {"tensor", time.tensor},       {"context", time.context},
                   {"bubble", time.bubble},       {"shard", time.shard},         {"replicate", time.replicate},
                   {"optimizer", time.optimizer}, {"agreement", time.agreement}, {"total", time.total}};

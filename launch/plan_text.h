@@ -11,7 +11,8 @@ void print_line(const std::string& title, const std::string& text);
 void print_plan(const ModelFacts& facts, const Forecast& plan, const MachineFigures& machine, int64_t steps);
 /// `limit`: where the bound on memory comes from.
 void print_suggestions(const Suggestions& suggestions, const Layout& base, const std::string& limit);
-/// The same figures for programs: memory in bytes, messages and bytes per axis, seconds.
+/// The same figures for programs: memory in bytes, messages and bytes per axis (of the busiest stage, and of
+/// each), seconds.
 std::string plan_json(const ModelFacts& facts, const Forecast& plan);
 
 }  // namespace tessera

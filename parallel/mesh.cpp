@@ -44,7 +44,7 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
   const int stages = size(Axis::pipeline), stage = coordinate(Axis::pipeline);
   if (stages > 1) {
     const bool at_end = stage == 0 || stage == stages - 1;
-    ends_ = along(Axis::pipeline).split(at_end ? 0 : stage, stage);
+    ends_ = along(Axis::pipeline).subgroup(at_end ? 0 : stage, stage);
   }
 }
 

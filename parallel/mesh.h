@@ -53,8 +53,9 @@ class Mesh {
     return coordinate(Axis::tensor) == 0 && coordinate(Axis::pipeline) == size(Axis::pipeline) - 1;
   }
 
-  /// What this rank has sent so far, by group: "tensor", "shard" and the other axes, "data", "gradient",
-  /// "replicas", "parts", and "world" for what concerns all. Groups of one are left out.
+  /// What this rank has sent so far, by group: "tensor", "shard" and the other axes ("pipeline" with its
+  /// links and ends()), "data", "gradient", "replicas", "parts", and "world" for what concerns all. Groups of
+  /// one are left out.
   std::vector<std::pair<std::string, Traffic>> traffic() const;
   /// "4 ranks = pipeline 1 x replicate 4 x shard 1 x context 1 x tensor 1"
   std::string describe() const;
