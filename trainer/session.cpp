@@ -251,7 +251,7 @@ EvaluateOptions Session::evaluate_options() const {
   return options;
 }
 
-void Session::report_start() const {
+Table Session::start_table() const {
   const BatchArithmetic batch = batch_arithmetic(recipe, world.size());
   Table table;
   table.heading("run");
@@ -279,7 +279,7 @@ void Session::report_start() const {
   table.row("batch",
             fmt::format("{} = {} ranks x {} x {} accumulated, {} tokens each", batch.global_batch,
                         batch.replicas, batch.micro_batch, batch.accumulation, recipe.data.sequence_length));
-  log->table(table.text());
+  return table;
 }
 
 /// Peak memory, where the last step's messages spent their time, what this rank has sent since the last call,

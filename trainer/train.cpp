@@ -42,15 +42,13 @@ struct Step {
 
 class Trainer {
  public:
-  Trainer(const Recipe& recipe, World& world, std::function<int()> stop_signal)
-      : session_(recipe, world),
-        recipe_(session_.recipe),
-        world_(world),
-        stop_signal_(std::move(stop_signal)) {}
+  Trainer(const Recipe& recipe, World& world, const TrainHooks& hooks)
+      : session_(recipe, world), recipe_(session_.recipe), world_(world), hooks_(hooks) {}
 
   Ending run();
 
  private:
+  void report_start() const;
   Step fetch();
   void train_step(const Step& step);
   at::Tensor add_up(const LossTerms& terms, const at::Tensor& weights);
@@ -68,7 +66,7 @@ class Trainer {
   Session session_;
   const Recipe& recipe_;
   World& world_;
-  std::function<int()> stop_signal_;
+  const TrainHooks& hooks_;
 
   at::Tensor sums_, correct_;    // of the current step, [terms] float32, this rank's
   at::Tensor norm_;              // of the last gradients, 0-dim
@@ -82,7 +80,7 @@ class Trainer {
 
 Ending Trainer::run() {
   session_.resume();
-  session_.report_start();
+  report_start();
   if (last_step()) return {state().step, 0};
   num_not_finite_ = at::zeros({}, at::TensorOptions(session_.device).dtype(at::kFloat));
   const int64_t end = recipe_.train.stop_after > 0 ? std::min(recipe_.train.stop_after, session_.total_steps)
@@ -110,6 +108,13 @@ Ending Trainer::run() {
   return {state().step, 0};
 }
 
+void Trainer::report_start() const {
+  if (world_.rank() != 0) return;
+  Table table = session_.start_table();
+  if (hooks_.plan) hooks_.plan(session_.model->vocab_size(), table);
+  session_.log->table(table.text());
+}
+
 /// Takes what the loader has prepared and sends off this rank's part of the facts.
 Step Trainer::fetch() {
   const auto start = Clock::now();
@@ -124,7 +129,7 @@ Step Trainer::fetch() {
     for (size_t i = 0; i < num_terms; ++i) facts[i] += batch.counts[i];
     facts[num_terms] += batch.num_tokens;
   }
-  const int signal = stop_signal_();
+  const int signal = hooks_.stop_signal();
   facts[num_terms + 1] = signal != 0;
   facts[num_terms + 2] = signal;
   step.reduced = world_.communicator().all_reduce_async(step.facts);
@@ -273,8 +278,8 @@ void Trainer::save() {
 
 }  // namespace
 
-Ending train(const Recipe& recipe, World& world, const std::function<int()>& stop_signal) {
-  return Trainer(recipe, world, stop_signal).run();
+Ending train(const Recipe& recipe, World& world, const TrainHooks& hooks) {
+  return Trainer(recipe, world, hooks).run();
 }
 
 }  // namespace tessera
