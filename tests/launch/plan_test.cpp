@@ -269,6 +269,7 @@ TEST(PlanTime, AddsUp) {
                          .memory = 1e9,
                          .memory_bandwidth = 1e9,
                          .block_overhead = 0,
+                         .overlap = 1,
                          .inside = {1e-6, 1e9},
                          .between = {1e-5, 1e8}};
   const StepTime time = step_time(planned.facts, planned.layout, machine, true);
@@ -279,12 +280,35 @@ TEST(PlanTime, AddsUp) {
   // Two blocks' products and half a triangle of scores on half of each layer, or the head beside them.
   const double block = 8.0 * 256 * 256 + 4.0 * 256 * 1024 + 2.0 * 256 * 128;
   EXPECT_EQ(block_flops(planned.facts), block);
-  EXPECT_NEAR(time.compute, 3 * 2 * 1024 * (2 * block + 2.0 * 256 * vocabulary) / 2 / 1e9, 1e-9);
+  const double products = 3 * 1024 * (2 * block + 2.0 * 256 * vocabulary) / 2;
+  // Residual sums of half of the rows, the activation function and the loss on half of the columns.
+  const double passed = 4 * 512 * (2.0 * 18 * 256 + 2 * 5 * 1024 + 3 * vocabulary);
+  EXPECT_NEAR(time.compute, 2 * (products + passed) / 1e9, 1e-9);
   EXPECT_GT(time.bubble, 0);
   EXPECT_GT(time.tensor, 0);
   machine.inside.bandwidth = machine.between.bandwidth = 1e15;
   machine.inside.latency = machine.between.latency = 1e-12;
   EXPECT_LT(step_time(planned.facts, planned.layout, machine, true).tensor, 1e-6);
+}
+
+TEST(PlanTime, MessagesHideAsFarAsTheMachineLetsThem) {
+  const Planned planned = plan_mini({}, 4);
+  MachineFigures machine{.source = "test",
+                         .flops_fp32 = 1e9,
+                         .flops_16_bit = 1e9,
+                         .memory = 1e9,
+                         .memory_bandwidth = 1e9,
+                         .block_overhead = 0,
+                         .overlap = 1,
+                         .inside = {1e-9, 1e9},
+                         .between = {1e-9, 1e9}};
+  const auto exposed = [&](double overlap) {
+    machine.overlap = overlap;
+    return step_time(planned.facts, planned.layout, machine, true).replicate;
+  };
+  const double sum = 1.5 * 4 * all_parameters / 1e9;  // far shorter than backward
+  EXPECT_NEAR(exposed(0.25) - exposed(1), 0.75 * sum, 1e-6);
+  EXPECT_LT(exposed(1), 0.01 * sum);
 }
 
 TEST(Suggest, FindsLayoutsThatFitAndValidate) {

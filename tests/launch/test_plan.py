@@ -88,7 +88,7 @@ def test_refusals(arguments, message):
 def figures(tmp_path_factory):
     path = tmp_path_factory.mktemp("doctor") / "machine.json"
     result = runs.must(runs.tessera("doctor", "--cpu", "--save", path, ranks=2))
-    for title in ("tessera", "processor", "memory", "GPUs", "ranks", "products", "copies", "in a host", "to others", "saved"):
+    for title in ("tessera", "processor", "memory", "GPUs", "ranks", "products", "copies", "in a host", "to others", "overlap", "saved"):
         assert re.search(f"^{title}  ", result.stdout, re.M), result.stdout
     return path
 
