@@ -74,7 +74,7 @@ class Trainer {
   double learning_rate_ = 0;     // of the last step
   std::optional<double> score_;  // validation loss of the weights as they are, where it is known
   Clock::time_point interval_start_ = Clock::now();  // since the last line of metrics
-  int64_t interval_tokens_ = 0;
+  int64_t interval_tokens_ = 0, interval_steps_ = 0;
   double data_seconds_ = 0;
 };
 
@@ -161,6 +161,7 @@ void Trainer::train_step(const Step& step) {
   ++state().step;
   state().samples += recipe_.train.global_batch;
   interval_tokens_ += step.tokens();
+  ++interval_steps_;
   score_.reset();
 }
 
@@ -216,10 +217,13 @@ void Trainer::log_step(const Step& step) {
     values.emplace_back("loss_scale", state().loss_scale->scale().item<double>());
     values.emplace_back("skipped_steps", static_cast<double>(state().loss_scale->num_skipped()));
   }
-  if (recipe_.log.profile) session_.profile(values);
+  if (recipe_.log.profile) {
+    values.emplace_back("step_seconds", seconds / static_cast<double>(interval_steps_));
+    session_.profile(values);
+  }
   session_.log->training(state().step, values);
   interval_start_ = Clock::now();
-  interval_tokens_ = 0;
+  interval_tokens_ = interval_steps_ = 0;
   data_seconds_ = 0;
 }
 
