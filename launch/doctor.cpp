@@ -29,72 +29,108 @@ void settle(const at::Tensor& tensor) {
   if (tensor.is_cuda()) tensor.flatten()[0].item();
 }
 
-/// Seconds of one call: the best of several, after one that does not count.
+/// Seconds of work that all ranks begin together, as in training: processors may be less than they seem. The
+/// best of some rounds, after one that does not count.
 template <class Work>
-double seconds_of(const at::Tensor& result, const Work& work) {
-  work();
-  settle(result);
+double seconds_together(const Communicator& ranks, int rounds, const Work& work) {
   double best = 1e9;
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i <= rounds; ++i) {
+    ranks.barrier();
     const auto start = DoctorClock::now();
     work();
-    settle(result);
-    best = std::min(best, elapsed(start));
+    if (i > 0) best = std::min(best, elapsed(start));
   }
   return best;
 }
 
-double product_flops(at::Device device, at::ScalarType type) {
+double product_flops(const Communicator& ranks, at::Device device, at::ScalarType type) {
   const at::NoGradGuard no_grad;
   const int64_t size = device.is_cuda() ? 8192 : 1024;
   const at::Tensor a = at::ones({size, size}, at::TensorOptions(device).dtype(type)), b = at::ones_like(a);
   at::Tensor c = at::ones({1}, a.options());
-  const double seconds = seconds_of(c, [&] {
+  const double seconds = seconds_together(ranks, 5, [&] {
     c = multiply_transposed(a, b);
     settle(c);
   });
   return 2 * static_cast<double>(size * size * size) / seconds;
 }
 
-double copy_bandwidth(at::Device device) {
+double copy_bandwidth(const Communicator& ranks, at::Device device) {
   const int64_t count = device.is_cuda() ? 256 << 20 : 32 << 20;
   const at::Tensor from = at::ones({count}, at::TensorOptions(device).dtype(at::kFloat)),
                    to = at::empty_like(from);
-  return 8 * static_cast<double>(count) / seconds_of(to, [&] { to.copy_(from); });
+  const double seconds = seconds_together(ranks, 5, [&] {
+    to.copy_(from);
+    settle(to);
+  });
+  return 8 * static_cast<double>(count) / seconds;
 }
 
 /// What a block's forward and backward take where its products take nothing: launches and small tensors.
-double small_operations(at::Device device) {
+double small_operations(const Communicator& ranks, at::Device device) {
   constexpr int operations = 60;  // of a block
   const at::Tensor x = at::ones({64}, at::TensorOptions(device).dtype(at::kFloat));
-  return seconds_of(x, [&] {
+  return seconds_together(ranks, 5, [&] {
     for (int i = 0; i < operations; ++i) x.add_(1);
+    settle(x);
   });
 }
 
-/// The way from rank 0 to `peer` and back, halved. Called by all; others get zeros.
-LinkFigures measure_link(const Communicator& ranks, int peer) {
+/// The way between this rank and `partner`, where all pairs use theirs at once and in both directions, as in
+/// collectives. Called by all; below 0: this rank has none, and gets nothing sensible.
+LinkFigures measure_link(const Communicator& ranks, int partner) {
   const auto way = [&](int64_t bytes, int rounds) {
-    const at::Tensor message = at::zeros({bytes}, at::TensorOptions(ranks.device()).dtype(at::kByte));
-    double best = 1e9;
-    for (int i = 0; i < rounds; ++i) {
-      ranks.barrier();
-      const auto start = DoctorClock::now();
-      if (ranks.rank() == 0) {
-        ranks.send(message, peer);
-        ranks.receive(message, peer);
-      } else if (ranks.rank() == peer) {
-        ranks.receive(message, 0);
-        ranks.send(message, 0);
-      }
-      settle(message);
-      best = std::min(best, elapsed(start) / 2);
-    }
-    return best;
+    const auto options = at::TensorOptions(ranks.device()).dtype(at::kByte);
+    const at::Tensor mine = at::zeros({bytes}, options), theirs = at::zeros({bytes}, options);
+    return seconds_together(ranks, rounds, [&] {
+      if (partner < 0) return;
+      Work sent, received;
+      if (ranks.rank() < partner) sent = ranks.send_async(mine, partner);
+      received = ranks.receive_async(theirs, partner);
+      if (ranks.rank() > partner) sent = ranks.send_async(mine, partner);
+      sent.wait();
+      received.wait();
+      settle(theirs);
+    });
   };
   constexpr int64_t large = 64 << 20;
   const double latency = way(8, 50);
   return {latency, static_cast<double>(large) / std::max(1e-9, way(large, 6) - latency)};
+}
+
+/// How much of a sum over all ranks hides beside products that take about as long.
+double measure_overlap(const Communicator& ranks) {
+  const at::NoGradGuard no_grad;
+  const at::TensorOptions options(ranks.device());
+  const at::Tensor message = at::zeros({4 << 20}, options), a = at::ones({1024, 1024}, options);
+  at::Tensor product;
+  const double sum = seconds_together(ranks, 6, [&] {
+    ranks.all_reduce(message);
+    settle(message);
+  });
+  const auto multiply = [&](int times) {
+    for (int i = 0; i < times; ++i) product = multiply_transposed(a, a);
+  };
+  const double one = seconds_together(ranks, 6, [&] {
+    multiply(1);
+    settle(product);
+  });
+  // All ranks must agree on the number.
+  const at::Tensor longest = at::full({1}, sum / one, options);
+  ranks.all_reduce(longest, Reduction::max);
+  const int times = std::clamp(static_cast<int>(longest.item<float>()), 1, 1000);
+  const double products = seconds_together(ranks, 6, [&] {
+    multiply(times);
+    settle(product);
+  });
+  const double both = seconds_together(ranks, 6, [&] {
+    const Work reduced = ranks.all_reduce_async(message);
+    multiply(times);
+    settle(product);
+    reduced.wait();
+    settle(message);
+  });
+  return std::clamp((sum + products - both) / std::min(sum, products), 0.01, 1.0);
 }
 
 std::string processor_name() {
@@ -139,6 +175,8 @@ void print_measured(const MachineFigures& machine, bool inside, bool between) {
   };
   link("in a host", machine.inside, inside);
   link("to others", machine.between, between);
+  if (inside || between)
+    print_line("overlap", fmt::format("{:.0f} % of a sum hides beside products", 100 * machine.overlap));
 }
 
 struct DoctorOptions {
@@ -151,15 +189,24 @@ MachineFigures measure(const World& world, const Recipe& recipe) {
   const at::Device device = choose_device(recipe, world);
   MachineFigures machine = usual_machine(recipe, world.local_size());
   machine.source = fmt::format("measured by tessera doctor on {} ranks", world.size());
-  world.communicator().barrier();
-  machine.flops_fp32 = product_flops(device, at::kFloat);
-  machine.flops_16_bit = product_flops(device, at::kBFloat16);
-  machine.memory_bandwidth = copy_bandwidth(device);
-  machine.block_overhead = small_operations(device);
+  const Communicator& hosts = world.communicator();
+  machine.flops_fp32 = product_flops(hosts, device, at::kFloat);
+  machine.flops_16_bit = product_flops(hosts, device, at::kBFloat16);
+  machine.memory_bandwidth = copy_bandwidth(hosts, device);
+  machine.block_overhead = small_operations(hosts, device);
   const Communicator ranks =
-      device.is_cuda() && world.size() > 1 ? world.gpu_communicator(device.index()) : world.communicator();
-  if (world.local_size() > 1) machine.inside = measure_link(ranks, 1);
-  if (world.size() > world.local_size()) machine.between = measure_link(ranks, world.local_size());
+      device.is_cuda() && world.size() > 1 ? world.gpu_communicator(device.index()) : hosts;
+  const int local = world.local_size(), place = world.rank() % local, host = world.rank() / local;
+  const auto partner = [](int number, int count) { return (number ^ 1) < count ? number ^ 1 : -1; };
+  if (local > 1) {
+    const int other = partner(place, local);
+    machine.inside = measure_link(ranks, other < 0 ? -1 : host * local + other);
+  }
+  if (world.size() > local) {
+    const int other = partner(host, world.size() / local);
+    machine.between = measure_link(ranks, other < 0 ? -1 : other * local + place);
+  }
+  if (world.size() > 1) machine.overlap = measure_overlap(ranks);
   return machine;
 }
 

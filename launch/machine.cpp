@@ -21,7 +21,8 @@ constexpr MachineKey machine_keys[] = {{"flops_fp32", &MachineFigures::flops_fp3
                                        {"flops_16_bit", &MachineFigures::flops_16_bit},
                                        {"memory_bytes", &MachineFigures::memory},
                                        {"memory_bytes_per_second", &MachineFigures::memory_bandwidth},
-                                       {"block_overhead_seconds", &MachineFigures::block_overhead}};
+                                       {"block_overhead_seconds", &MachineFigures::block_overhead},
+                                       {"overlap", &MachineFigures::overlap}};
 struct LinkKey {
   const char* name;
   LinkFigures MachineFigures::*link;

@@ -18,7 +18,8 @@ struct MachineFigures {
   double flops_16_bit = 0;
   double memory = 0;            ///< bytes that this rank may fill
   double memory_bandwidth = 0;  ///< bytes per second read and written
-  double block_overhead = 0;    ///< seconds that a block's forward and backward take beside their products
+  double block_overhead = 0;    ///< seconds that a block's operations take to start, forward and backward
+  double overlap = 1;           ///< share of a message that hides beside products; less where ranks carry it
   LinkFigures inside;           ///< between ranks of one host
   LinkFigures between;          ///< between hosts
 };

@@ -80,25 +80,16 @@ void sort_parameters(const Model& model, ModelFacts& facts) {
 }  // namespace
 
 ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
+  const int64_t written = recipe.model.integer("vocab_size").value_or(0);
+  const int64_t known = written > 0 ? written : vocab_size > 0 ? vocab_size : usual_vocabulary(recipe);
   ModelFacts facts;
-  const auto whole = [&](const char* key) { return recipe.model.integer(key).value_or(0); };
-  const int64_t written = whole("vocab_size");
-  facts.vocab_size = written > 0 ? written : vocab_size > 0 ? vocab_size : usual_vocabulary(recipe);
+  static_cast<ModelShape&>(facts) = shape_of(recipe, known);
   facts.pair_head = recipe.objective.name() == "mlm_nsp";
-  const ModelPtr model = make_model(recipe.model, {facts.vocab_size, facts.pair_head});
+  const ModelPtr model = make_model(recipe.model, {known, facts.pair_head});
   sort_parameters(*model, facts);
   facts.optimizer_state = count_state(recipe, *model);
-  facts.blocks = whole("num_layers");
-  facts.hidden = whole("hidden_size");
-  facts.heads = whole("num_heads");
-  facts.feed_forward = whole("feed_forward_size") > 0 ? whole("feed_forward_size") : 4 * facts.hidden;
-  facts.sequence = recipe.data.sequence_length;
-  facts.causal = recipe.objective.name() == "causal_lm";
-  facts.predicted = facts.causal ? 1 : recipe.objective.number("mask_probability").value_or(1);
-  const double most = facts.causal ? 0 : recipe.objective.number("max_predictions").value_or(0);
-  if (most > 0) facts.predicted = std::min(facts.predicted, most / static_cast<double>(facts.sequence));
-  facts.norm_embeddings = facts.dense_head = recipe.model.name() == "bert";
-  facts.final_norm = recipe.model.name() == "gpt" && whole("version") == 2;
+  facts.norm_embeddings = facts.dense_head;
+  facts.final_norm = recipe.model.name() == "gpt" && recipe.model.integer("version") == 2;
   facts.keeps_attention = recipe.model.number("attention_dropout").value_or(0) > 0;
   facts.num_terms = facts.pair_head ? 2 : 1;
   return facts;

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "recipes/recipe.h"
+#include "trainer/model_shape.h"
 
 namespace tessera {
 
@@ -20,24 +20,18 @@ struct ParameterFacts {
 };
 
 /// What memory and messages of a training step depend on.
-struct ModelFacts {
+struct ModelFacts : ModelShape {
   std::vector<ModelPart> parts;  ///< in the model's order
   int64_t total = 0;             ///< parameters; tied ones count once
   int64_t optimizer_state = 0;   ///< elements, of all parameters
-  int64_t vocab_size = 0;
 
   std::vector<ParameterFacts> embeddings;  ///< but for the table of tokens
   ParameterFacts tokens;                   ///< the table of tokens: read by the embedding and by the head
   std::vector<ParameterFacts> block;       ///< of one block; all are alike
   std::vector<ParameterFacts> head;        ///< what follows the blocks
 
-  int64_t blocks = 0, hidden = 0, heads = 0, feed_forward = 0;
-  int64_t sequence = 0;
-  double predicted = 1;  ///< share of positions that are predicted; 1: all, where no rows are picked
-  bool causal = false;
   bool norm_embeddings = false;  ///< embeddings end in a norm
   bool final_norm = false;       ///< after the last block
-  bool dense_head = false;       ///< a dense layer and a norm before the logits
   bool pair_head = false;        ///< a sentence-pair loss beside
   bool keeps_attention = false;  ///< dropout of probabilities: they are kept for backward
   int64_t num_terms = 1;         ///< of the loss

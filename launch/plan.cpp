@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "parallel/pipeline_balance.h"
 #include "parallel/pipeline_schedule.h"
 
 namespace tessera {
@@ -46,31 +45,8 @@ Layout make_layout(const Recipe& recipe, const ModelFacts& facts, int64_t ranks,
   layout.hosts = hosts;
   layout.replicate = ranks / (sizes.shard * ranks_per_sample(sizes));
   layout.micro_batches = batch_arithmetic(recipe, static_cast<int>(ranks)).accumulation;
-  if (sizes.pipeline > 1 && !sizes.pipeline_split.empty()) {
-    for (const int64_t first : sizes.pipeline_split) layout.first_blocks.push_back(static_cast<int>(first));
-  } else {
-    layout.first_blocks = cut_blocks(facts, layout.parts(), layout.recompute);
-  }
+  layout.first_blocks = first_blocks_of(recipe, facts);
   return layout;
-}
-
-double block_flops(const ModelFacts& facts) {
-  const auto h = static_cast<double>(facts.hidden), f = static_cast<double>(facts.feed_forward);
-  // Products with the weights, 2 per weight; scores and their use, of which a causal mask spares half.
-  return 8 * h * h + 4 * h * f + 4 * h * static_cast<double>(facts.sequence) * (facts.causal ? 0.5 : 1);
-}
-
-double head_flops(const ModelFacts& facts) {
-  const auto h = static_cast<double>(facts.hidden);
-  return 2 * h * static_cast<double>(facts.vocab_size) + (facts.dense_head ? 2 * h * h : 0);
-}
-
-std::vector<int> cut_blocks(const ModelFacts& facts, int64_t parts, bool recompute) {
-  if (parts <= 1) return {0};
-  BlockCosts costs;
-  costs.blocks.assign(static_cast<size_t>(facts.blocks), block_flops(facts) * (recompute ? 4 : 3));
-  costs.head = head_flops(facts) * 3 * facts.predicted;
-  return balance_stages(costs, static_cast<int>(parts));
 }
 
 Stage stage_of(const ModelFacts& facts, const Layout& layout, int64_t index) {

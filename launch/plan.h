@@ -39,13 +39,6 @@ Layout recipe_layout(const Recipe& recipe);
 /// The recipe's layout; check_ranks() has passed, and `hosts` divides `ranks`.
 Layout make_layout(const Recipe& recipe, const ModelFacts& facts, int64_t ranks, int64_t hosts);
 
-/// Where the blocks are cut into parts of equal cost.
-std::vector<int> cut_blocks(const ModelFacts& facts, int64_t parts, bool recompute);
-
-/// Forward's floating-point operations per position: of a block, and of the head on a predicted one.
-double block_flops(const ModelFacts& facts);
-double head_flops(const ModelFacts& facts);
-
 /// One rank's share of a pipeline.
 struct Stage {
   int64_t index = 0;

@@ -25,15 +25,19 @@ void print_mesh(const Layout& layout) {
   print_line("ranks", fmt::format("{}{} = {}", with_commas(layout.ranks), hosts, join(axes, " x ")));
 }
 
-void print_pipeline(const Forecast& plan) {
+std::string pipeline_text(const Forecast& plan) {
   const Layout& layout = plan.layout;
-  if (layout.pipeline == 1) return;
   const StepTime& time = plan.time;
   const double busy = time.compute + time.tensor + time.context;
-  print_line("pipeline", fmt::format("{}, {} micro-batches: idle {:.1f} % of the time; first blocks {}",
-                                     names_of(layout.schedule)[static_cast<size_t>(layout.schedule)],
-                                     layout.micro_batches, 100 * time.bubble / (busy + time.bubble),
-                                     fmt::join(layout.first_blocks, ", ")));
+  return fmt::format("{}, {} micro-batches: idle {:.1f} % of the time; first blocks {}",
+                     names_of(layout.schedule)[static_cast<size_t>(layout.schedule)], layout.micro_batches,
+                     100 * time.bubble / (busy + time.bubble), fmt::join(layout.first_blocks, ", "));
+}
+
+std::string memory_text(const Forecast& plan) {
+  const Memory& memory = plan.memory;
+  return fmt::format("{} per rank {}{}, about", bytes_text(memory.total), memory.moment,
+                     plan.layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "");
 }
 
 std::string gradient_kind(const Layout& layout) {
@@ -44,10 +48,7 @@ std::string gradient_kind(const Layout& layout) {
 void print_memory(const ModelFacts& facts, const Forecast& plan) {
   const Memory& memory = plan.memory;
   const Layout& layout = plan.layout;
-  const std::string stage =
-      layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "";
-  print_line("memory",
-             fmt::format("{} per rank {}{}, about", bytes_text(memory.total), memory.moment, stage));
+  print_line("memory", memory_text(plan));
   const auto row = [&](const char* name, double bytes, const std::string& why) {
     if (bytes > 0) detail(name, bytes_text(bytes), why);
   };
@@ -123,15 +124,26 @@ void print_time(const ModelFacts& facts, const Forecast& plan, int64_t steps) {
   row("agreement of all ranks", time.agreement, "");
 }
 
-nlohmann::ordered_json traffic_json(const Forecast& plan) {
-  nlohmann::ordered_json axes = nlohmann::ordered_json::object();
-  for (const Flow& flow : plan.traffic) {
-    auto& axis = axes[flow.axis];
-    if (axis.is_null()) axis = nlohmann::ordered_json::object();
-    axis["messages"] = axis.value("messages", 0.0) + flow.times;
-    axis["sent"] = axis.value("sent", 0.0) + flow.times * flow.sent();
+struct AxisTraffic {
+  std::string name;
+  double messages = 0, bytes = 0;
+};
+
+std::vector<AxisTraffic> sent_by_axis(const std::vector<Flow>& flows) {
+  std::vector<AxisTraffic> axes;
+  for (const Flow& flow : flows) {
+    if (axes.empty() || axes.back().name != flow.axis) axes.push_back({flow.axis});
+    axes.back().messages += flow.times;
+    axes.back().bytes += flow.times * flow.sent();
   }
   return axes;
+}
+
+nlohmann::ordered_json traffic_json(const std::vector<Flow>& flows) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& axis : sent_by_axis(flows))
+    json[axis.name] = {{"messages", axis.messages}, {"sent", axis.bytes}};
+  return json;
 }
 
 }  // namespace
@@ -140,11 +152,31 @@ void print_line(const std::string& title, const std::string& text) { fmt::print(
 
 void print_plan(const ModelFacts& facts, const Forecast& plan, const MachineFigures& machine, int64_t steps) {
   print_mesh(plan.layout);
-  print_pipeline(plan);
+  if (plan.layout.pipeline > 1) print_line("pipeline", pipeline_text(plan));
   print_memory(facts, plan);
   print_traffic(plan);
   print_time(facts, plan, steps);
   print_line("figures", machine.source);
+}
+
+void add_plan_rows(const Forecast& plan, Table& table) {
+  const Memory& memory = plan.memory;
+  table.heading("plan");
+  table.row("memory",
+            fmt::format("{}\nparameters {}, gradients {}, optimizer {}, activations {}", memory_text(plan),
+                        bytes_text(memory.weights + memory.working + memory.gathered),
+                        bytes_text(memory.gradients), bytes_text(memory.optimizer + memory.average),
+                        bytes_text(memory.activations + memory.logits + memory.temporary)));
+  std::vector<std::string> sent;
+  for (const auto& axis : sent_by_axis(plan.traffic))
+    sent.push_back(fmt::format("{} {}", axis.name, bytes_text(axis.bytes)));
+  if (!sent.empty()) {
+    table.row("messages", fmt::format("{} per rank and step{}", join(sent),
+                                      plan.layout.pipeline > 1
+                                          ? fmt::format(", on stage {}, the busiest", plan.traffic_stage)
+                                          : ""));
+  }
+  if (plan.layout.pipeline > 1) table.row("pipeline", pipeline_text(plan));
 }
 
 void print_suggestions(const Suggestions& suggestions, const Layout& base, const std::string& limit) {
@@ -181,7 +213,11 @@ std::string plan_json(const ModelFacts& facts, const Forecast& plan) {
                     {"total", memory.total},
                     {"stages", stages},
                     {"block_activations", block_activations(facts, plan.layout)}};
-  json["traffic"] = traffic_json(plan);
+  json["traffic"] = traffic_json(plan.traffic);
+  for (int64_t stage = 0; stage < plan.layout.pipeline; ++stage) {
+    json["stage_traffic"].push_back(
+        traffic_json(step_traffic(facts, plan.layout, stage_of(facts, plan.layout, stage))));
+  }
   json["time"] = {{"compute", time.compute},     {"tensor", time.tensor},       {"context", time.context},
                   {"bubble", time.bubble},       {"shard", time.shard},         {"replicate", time.replicate},
                   {"optimizer", time.optimizer}, {"agreement", time.agreement}, {"total", time.total}};

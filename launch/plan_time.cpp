@@ -13,21 +13,41 @@ constexpr int64_t longest_table = 20000;  // actions that are worth carrying out
 
 /// One micro-batch on the slowest stage, in seconds.
 struct MicroStep {
-  double forward = 0, backward = 0;  ///< products
+  double forward = 0, backward = 0;  ///< computation
   double tensor = 0, context = 0;    ///< messages
   double whole() const { return forward + backward + tensor + context; }
 };
+
+/// Bytes that a block reads and writes beside its products, forward and backward: two residual sums with
+/// their norms (two operands and both results; three gradients, the sum, and the gradient of both operands),
+/// and both ends of the activation function (their gradients and the nearer one).
+struct PassedBytes {
+  double forward = 0, backward = 0;
+};
+
+PassedBytes passed_by_block(const ModelFacts& facts, const Layout& layout, const RowCounts& rows) {
+  const double states = static_cast<double>(layout.working * facts.hidden) * rows.own;
+  const double middle = static_cast<double>(layout.working * facts.feed_forward) * rows.inside /
+                        static_cast<double>(layout.tensor);
+  return {2 * 4 * states + 2 * middle, 2 * 5 * states + 3 * middle};
+}
 
 MicroStep compute_stage(const ModelFacts& facts, const Layout& layout, const MachineFigures& machine,
                         const Stage& stage) {
   const RowCounts rows = count_rows(facts, layout);
   const auto blocks = static_cast<double>(stage.blocks), split = static_cast<double>(layout.tensor);
   const double rate = layout.working == 4 ? machine.flops_fp32 : machine.flops_16_bit;
-  const double block = blocks * rows.inside * block_flops(facts) / split / rate;
+  const double products = blocks * rows.inside * block_flops(facts) / split / rate;
   const double head = stage.last ? rows.predicted * head_flops(facts) / split / rate : 0;
   const double overhead = blocks * machine.block_overhead / 3;
-  const double again = layout.recompute ? block + overhead : 0;
-  return {block + head + overhead, 2 * (block + head + overhead) + again};
+  const PassedBytes passed = passed_by_block(facts, layout, rows);
+  // The loss reads logits twice and writes their gradient.
+  const double logits =
+      stage.last ? 3 * static_cast<double>(layout.working * facts.vocab_size) * rows.predicted / split : 0;
+  const double block = products + overhead + blocks * passed.forward / machine.memory_bandwidth;
+  const double backward = 2 * (products + overhead) + blocks * passed.backward / machine.memory_bandwidth;
+  return {block + head + logits / machine.memory_bandwidth,
+          backward + 2 * head + (layout.recompute ? block : 0)};
 }
 
 /// Sums of seconds by where they can hide.
@@ -73,8 +93,8 @@ StageSeconds stage_seconds(const ModelFacts& facts, const Layout& layout, const 
   return result;
 }
 
-/// What is left of messages that travel beside computation.
-double exposed(const HiddenSeconds& seconds, const MicroStep& micro, double micro_batches) {
+/// What is left of messages that travel beside computation, of which `overlap` can hide.
+double exposed(const HiddenSeconds& seconds, const MicroStep& micro, double micro_batches, double overlap) {
   // In the order of Hidden; what hides in backwards leaves less room beside all computation.
   std::array<double, 5> room = {0, micro.backward, micro_batches * micro.backward,
                                 micro_batches * (micro.forward + micro.backward), micro.forward};
@@ -83,7 +103,8 @@ double exposed(const HiddenSeconds& seconds, const MicroStep& micro, double micr
     room[static_cast<size_t>(Hidden::all_compute)] -= std::min(seconds[i], room[i]);
   }
   double left = 0;
-  for (size_t i = 0; i < seconds.size(); ++i) left += std::max(0.0, seconds[i] - room[i]);
+  for (size_t i = 0; i < seconds.size(); ++i)
+    left += seconds[i] - overlap * std::clamp(room[i], 0.0, seconds[i]);
   return left;
 }
 
@@ -154,8 +175,8 @@ StepTime step_time(const ModelFacts& facts, const Layout& layout, const MachineF
   time.tensor = m * slowest.micro.tensor;
   time.context = m * slowest.micro.context;
   time.bubble = makespan(layout, slowest.micro, slowest.message, exact) - m * slowest.micro.whole();
-  time.shard = exposed(slowest.shard, slowest.micro, m);
-  time.replicate = exposed(slowest.replicate, slowest.micro, m);
+  time.shard = exposed(slowest.shard, slowest.micro, m, machine.overlap);
+  time.replicate = exposed(slowest.replicate, slowest.micro, m, machine.overlap);
   time.optimizer = optimizer_seconds(facts, layout, machine, stage_of(facts, layout, index));
   time.agreement = slowest.agreement;
   time.total = time.compute + time.tensor + time.context + time.bubble + time.shard + time.replicate +

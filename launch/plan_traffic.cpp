@@ -192,8 +192,8 @@ void add_shard(const FlowContext& traffic, std::vector<Flow>& flows) {
   const double block = ranks * static_cast<double>(traffic.block.part), m = traffic.micro_batches;
   const double outer = ranks * static_cast<double>(traffic.outer.part);
   if (layout.zero == 3) {
-    // Before forward and before backward; the last block stays from one to the other.
-    const double each = 2 * traffic.blocks - (layout.pipeline == 1 ? 1 : 0);
+    // Before forward and before backward; a stage's last block stays from a forward to what comes next.
+    const double each = 2 * traffic.blocks - 1;
     shard.add(flows, "blocks gathered", Pattern::gather, m * each, traffic.element * block,
               Hidden::all_compute);
     shard.add(flows, "others gathered", Pattern::gather, 1, traffic.element * outer);

@@ -1,12 +1,22 @@
 #include "trainer/train.h"
 
 #include "launch/commands.h"
+#include "launch/plan_text.h"
 #include "launch/signals.h"
 #include "trainer/catalog.h"
 #include "trainer/device.h"
 
 namespace tessera {
 namespace {
+
+/// What `tessera validate` tells of these ranks.
+void add_plan(const Recipe& recipe, const World& world, int64_t vocab_size, Table& table) {
+  const ModelFacts facts = look_at_model(recipe, vocab_size);
+  const int hosts = std::max(1, world.size() / world.local_size());
+  add_plan_rows(make_forecast(facts, make_layout(recipe, facts, world.size(), hosts),
+                              usual_machine(recipe, world.local_size())),
+                table);
+}
 
 /// Trains; memory that cannot be had is something a user can do something about.
 Ending train_in_memory(const Recipe& recipe, World& world) {
@@ -17,7 +27,9 @@ Ending train_in_memory(const Recipe& recipe, World& world) {
         "tensor or pipeline; `tessera validate RECIPE --ranks N` tells what each rank needs");
   };
   try {
-    return train(recipe, world, stop_signal);
+    return train(recipe, world, {stop_signal, [&](int64_t vocab_size, Table& table) {
+                                   add_plan(recipe, world, vocab_size, table);
+                                 }});
   } catch (const c10::OutOfMemoryError& error) {
     throw out_of_memory(error.what_without_backtrace());
   } catch (const c10::Error& error) {

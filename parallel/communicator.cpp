@@ -73,6 +73,12 @@ Communicator Communicator::split(int color, int key) const {
   return transport_ ? Communicator(transport_->split(color, key)) : Communicator();
 }
 
+Communicator Communicator::subgroup(int color, int key) const {
+  Communicator group = split(color, key);
+  group.traffic_ = traffic_;
+  return group;
+}
+
 Traffic Communicator::traffic() const { return traffic_ ? traffic_->read() : Traffic(); }
 
 Communicator Communicator::counted_apart() const {

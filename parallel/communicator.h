@@ -56,6 +56,8 @@ class Communicator {
 
   /// The ranks that passed the same colour, ordered by (key, rank).
   Communicator split(int color, int key) const;
+  /// The same, whose traffic counts as this group's.
+  Communicator subgroup(int color, int key) const;
 
   /// What this rank has sent through this handle and its copies; nothing in a group of one.
   Traffic traffic() const;

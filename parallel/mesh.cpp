@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "recipes/error.h"
 
@@ -13,28 +14,23 @@ const char* axis_name(Axis axis) {
   return names[static_cast<int>(axis)];
 }
 
-int num_replicas(const MeshSizes& sizes, int num_ranks) {
+namespace {
+
+/// The ranks along replicate. That the user's sizes divide the ranks is check_ranks()'s to tell.
+int remaining_ranks(const MeshSizes& sizes, int num_ranks) {
   const int product = sizes.shard * sizes.context * sizes.tensor * sizes.pipeline;
-  const std::string arithmetic =
-      fmt::format("shard {} x context {} x tensor {} x pipeline {} = {} ranks", sizes.shard, sizes.context,
-                  sizes.tensor, sizes.pipeline, product);
-  if (std::min({sizes.shard, sizes.context, sizes.tensor, sizes.pipeline}) < 1) {
-    throw Error(fmt::format("parallel: every size must be at least 1, but {}", arithmetic));
-  }
-  if (num_ranks % product != 0) {
-    throw Error(fmt::format(
-        "parallel: {}, which do not divide the {} ranks of this job; start a multiple of {} ranks "
-        "({}, {}, …) or change the sizes",
-        arithmetic, num_ranks, product, product, 2 * product));
-  }
+  if (product < 1 || num_ranks % product != 0)
+    throw std::logic_error(fmt::format("a mesh of {} x n ranks for {} ranks", product, num_ranks));
   return num_ranks / product;
 }
+
+}  // namespace
 
 Mesh::Mesh() : Mesh(Communicator(), {}) {}
 
 Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
     : world_(world),
-      sizes_{sizes.pipeline, num_replicas(sizes, world.size()), sizes.shard, sizes.context, sizes.tensor} {
+      sizes_{sizes.pipeline, remaining_ranks(sizes, world.size()), sizes.shard, sizes.context, sizes.tensor} {
   int rest = world.rank();
   for (int axis = num_axes - 1; axis >= 0; --axis) {
     coordinates_[axis] = rest % sizes_[axis];
@@ -48,7 +44,7 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
   const int stages = size(Axis::pipeline), stage = coordinate(Axis::pipeline);
   if (stages > 1) {
     const bool at_end = stage == 0 || stage == stages - 1;
-    ends_ = along(Axis::pipeline).split(at_end ? 0 : stage, stage);
+    ends_ = along(Axis::pipeline).subgroup(at_end ? 0 : stage, stage);
   }
 }
 

@@ -22,16 +22,12 @@ struct MeshSizes {
   int pipeline = 1;
 };
 
-/// The number of replicas. Throws Error with the arithmetic spelled out where the sizes do not divide
-/// `num_ranks`.
-int num_replicas(const MeshSizes& sizes, int num_ranks);
-
 /// The ranks of the job as a grid. A rank's coordinates follow from its number: tensor runs fastest, then
 /// context, shard, replicate, pipeline, so that those who talk most sit on one host.
 class Mesh {
  public:
   Mesh();  ///< one rank
-  /// Called by all ranks of `world`.
+  /// Called by all ranks of `world`, whose number the sizes divide: check_ranks() has passed.
   Mesh(const Communicator& world, const MeshSizes& sizes);
 
   int size(Axis axis) const { return sizes_[static_cast<size_t>(axis)]; }
@@ -57,8 +53,9 @@ class Mesh {
     return coordinate(Axis::tensor) == 0 && coordinate(Axis::pipeline) == size(Axis::pipeline) - 1;
   }
 
-  /// What this rank has sent so far, by group: "tensor", "shard" and the other axes, "data", "gradient",
-  /// "replicas", "parts", and "world" for what concerns all. Groups of one are left out.
+  /// What this rank has sent so far, by group: "tensor", "shard" and the other axes ("pipeline" with its
+  /// links and ends()), "data", "gradient", "replicas", "parts", and "world" for what concerns all. Groups of
+  /// one are left out.
   std::vector<std::pair<std::string, Traffic>> traffic() const;
   /// "4 ranks = pipeline 1 x replicate 4 x shard 1 x context 1 x tensor 1"
   std::string describe() const;

@@ -20,7 +20,7 @@ PipelineLinks::PipelineLinks(const Communicator& axis) : stage_(axis.rank()), nu
     const bool forth = link_round(stage_, num_stages_) == round;
     const bool back = link_round(previous(), num_stages_) == round;
     const int alone = num_stages_ + stage_;
-    const Communicator link = axis.split(forth ? stage_ : back ? previous() : alone, stage_);
+    const Communicator link = axis.subgroup(forth ? stage_ : back ? previous() : alone, stage_);
     if (forth) with_next_ = link;
     if (back) with_previous_ = link;
   }

@@ -2,34 +2,11 @@
 
 #include <algorithm>
 
-#include "parallel/pipeline_balance.h"
+#include "trainer/model_shape.h"
 #include "trainer/placement.h"
 
 namespace tessera {
 namespace {
-
-/// Products per token, in multiply-adds: of a block those with its weights, of the head those for the tokens
-/// that are predicted.
-BlockCosts costs_of(const Model& model, const Recipe& recipe) {
-  BlockCosts costs;
-  for (const auto& block : model.blocks()) {
-    double count = 0;
-    for (const at::Tensor& parameter : block->parameters()) count += static_cast<double>(parameter.numel());
-    costs.blocks.push_back(count);
-  }
-  const double predicted = recipe.objective.number("mask_probability").value_or(1);
-  costs.head = predicted * static_cast<double>(model.vocab_size()) *
-               static_cast<double>(recipe.model.integer("hidden_size").value_or(0));
-  return costs;
-}
-
-std::vector<int> first_blocks_of(const Model& model, const Recipe& recipe, int num_parts) {
-  const auto& split = recipe.parallel.pipeline_split;
-  if (split.empty()) return balance_stages(costs_of(model, recipe), num_parts);
-  std::vector<int> first_blocks{0};
-  for (const int64_t first : split) first_blocks.push_back(static_cast<int>(first));
-  return first_blocks;
-}
 
 bool embeds(const std::string& parameter) { return parameter.starts_with("embeddings."); }
 bool ends(const std::string& parameter) {
@@ -64,9 +41,7 @@ bool PipelineParts::tied(const std::string& parameter) const {
 PipelineParts cut_model(const Model& model, const Recipe& recipe) {
   const size_t num_blocks = model.blocks().size();
   PipelineParts parts{static_cast<int>(recipe.parallel.pipeline), {}, {}};
-  const int num_parts =
-      parts.stages == 1 ? 1 : parts.stages * static_cast<int>(recipe.parallel.pipeline_chunks);
-  const std::vector<int> first_blocks = first_blocks_of(model, recipe, num_parts);
+  const std::vector<int> first_blocks = first_blocks_of(recipe, shape_of(recipe, model.vocab_size()));
   for (size_t i = 0; i < first_blocks.size(); ++i) {
     const bool last = i + 1 == first_blocks.size();
     parts.ranges.push_back({static_cast<size_t>(first_blocks[i]),

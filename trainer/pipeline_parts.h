@@ -24,8 +24,7 @@ struct PipelineParts {
   bool tied(const std::string& parameter) const;
 };
 
-/// As the recipe's parallel.pipeline_split says, or such that the dearest part is as cheap as can be (the
-/// embedding and the token head counted). The recipe's checks have passed, and adapt() has been called.
+/// Cut where first_blocks_of() says. adapt() has been called.
 PipelineParts cut_model(const Model& model, const Recipe& recipe);
 
 }  // namespace tessera

@@ -35,7 +35,9 @@ int64_t count_parameters(const Model& model, bool trained) {
   return count;
 }
 
-MeshSizes mesh_sizes(const Recipe& recipe) {
+/// Errors: Error where they do not divide the ranks.
+MeshSizes mesh_sizes(const Recipe& recipe, int ranks) {
+  check_ranks(recipe, ranks);
   const auto& sizes = recipe.parallel;
   return {static_cast<int>(sizes.shard), static_cast<int>(sizes.context), static_cast<int>(sizes.tensor),
           static_cast<int>(sizes.pipeline)};
@@ -78,9 +80,8 @@ Session::Session(Recipe given, World& surrounding)
       world(surrounding),
       device(choose_device(recipe, world)),
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
-           mesh_sizes(recipe)),
-      host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe)) : mesh) {
-  check_ranks(recipe, world.size());
+           mesh_sizes(recipe, world.size())),
+      host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe, world.size())) : mesh) {
   open_data();
   build_model();
 }
@@ -260,7 +261,7 @@ EvaluateOptions Session::evaluate_options() const {
   return options;
 }
 
-void Session::report_start() const {
+Table Session::start_table() const {
   const BatchArithmetic batch = batch_arithmetic(recipe, world.size());
   Table table;
   table.heading("run");
@@ -293,7 +294,7 @@ void Session::report_start() const {
   table.row("batch",
             fmt::format("{} = {} ranks x {} x {} accumulated, {} tokens each", batch.global_batch,
                         batch.replicas, batch.micro_batch, batch.accumulation, recipe.data.sequence_length));
-  log->table(table.text());
+  return table;
 }
 
 /// Peak memory, where the last step's messages spent their time, what this rank has sent since the last call,

@@ -32,8 +32,8 @@ class Session {
 
   /// Continues from the checkpoint that run.resume asks for, if there is one, and starts the loader there.
   void resume();
-  /// The start-up table.
-  void report_start() const;
+  /// What was resolved, for whoever looks at the start.
+  Table start_table() const;
   /// Saves the state in the background; `score` is the validation loss of these weights, where it is known.
   void save(std::optional<double> score);
   EvaluateOptions evaluate_options() const;

@@ -42,15 +42,13 @@ struct Step {
 
 class Trainer {
  public:
-  Trainer(const Recipe& recipe, World& world, std::function<int()> stop_signal)
-      : session_(recipe, world),
-        recipe_(session_.recipe),
-        world_(world),
-        stop_signal_(std::move(stop_signal)) {}
+  Trainer(const Recipe& recipe, World& world, const TrainHooks& hooks)
+      : session_(recipe, world), recipe_(session_.recipe), world_(world), hooks_(hooks) {}
 
   Ending run();
 
  private:
+  void report_start() const;
   Step fetch();
   void train_step(const Step& step);
   at::Tensor add_up(const LossTerms& terms, const at::Tensor& weights);
@@ -68,7 +66,7 @@ class Trainer {
   Session session_;
   const Recipe& recipe_;
   World& world_;
-  std::function<int()> stop_signal_;
+  const TrainHooks& hooks_;
 
   at::Tensor sums_, correct_;    // of the current step, [terms] float32, this rank's
   at::Tensor norm_;              // of the last gradients, 0-dim
@@ -76,13 +74,13 @@ class Trainer {
   double learning_rate_ = 0;     // of the last step
   std::optional<double> score_;  // validation loss of the weights as they are, where it is known
   Clock::time_point interval_start_ = Clock::now();  // since the last line of metrics
-  int64_t interval_tokens_ = 0;
+  int64_t interval_tokens_ = 0, interval_steps_ = 0;
   double data_seconds_ = 0;
 };
 
 Ending Trainer::run() {
   session_.resume();
-  session_.report_start();
+  report_start();
   if (last_step()) return {state().step, 0};
   num_not_finite_ = at::zeros({}, at::TensorOptions(session_.device).dtype(at::kFloat));
   const int64_t end = recipe_.train.stop_after > 0 ? std::min(recipe_.train.stop_after, session_.total_steps)
@@ -110,6 +108,13 @@ Ending Trainer::run() {
   return {state().step, 0};
 }
 
+void Trainer::report_start() const {
+  if (world_.rank() != 0) return;
+  Table table = session_.start_table();
+  if (hooks_.plan) hooks_.plan(session_.model->vocab_size(), table);
+  session_.log->table(table.text());
+}
+
 /// Takes what the loader has prepared and sends off this rank's part of the facts.
 Step Trainer::fetch() {
   const auto start = Clock::now();
@@ -124,7 +129,7 @@ Step Trainer::fetch() {
     for (size_t i = 0; i < num_terms; ++i) facts[i] += batch.counts[i];
     facts[num_terms] += batch.num_tokens;
   }
-  const int signal = stop_signal_();
+  const int signal = hooks_.stop_signal();
   facts[num_terms + 1] = signal != 0;
   facts[num_terms + 2] = signal;
   step.reduced = world_.communicator().all_reduce_async(step.facts);
@@ -156,6 +161,7 @@ void Trainer::train_step(const Step& step) {
   ++state().step;
   state().samples += recipe_.train.global_batch;
   interval_tokens_ += step.tokens();
+  ++interval_steps_;
   score_.reset();
 }
 
@@ -211,10 +217,13 @@ void Trainer::log_step(const Step& step) {
     values.emplace_back("loss_scale", state().loss_scale->scale().item<double>());
     values.emplace_back("skipped_steps", static_cast<double>(state().loss_scale->num_skipped()));
   }
-  if (recipe_.log.profile) session_.profile(values);
+  if (recipe_.log.profile) {
+    values.emplace_back("step_seconds", seconds / static_cast<double>(interval_steps_));
+    session_.profile(values);
+  }
   session_.log->training(state().step, values);
   interval_start_ = Clock::now();
-  interval_tokens_ = 0;
+  interval_tokens_ = interval_steps_ = 0;
   data_seconds_ = 0;
 }
 
@@ -273,8 +282,8 @@ void Trainer::save() {
 
 }  // namespace
 
-Ending train(const Recipe& recipe, World& world, const std::function<int()>& stop_signal) {
-  return Trainer(recipe, world, stop_signal).run();
+Ending train(const Recipe& recipe, World& world, const TrainHooks& hooks) {
+  return Trainer(recipe, world, hooks).run();
 }
 
 }  // namespace tessera

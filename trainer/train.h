@@ -12,10 +12,19 @@ struct Ending {
   int signal = 0;    ///< the signal that ended it early, or 0
 };
 
-/// Trains, or resumes, what the recipe describes, on all ranks of the world. `stop_signal` gives the signal
-/// that asked this process to stop, or 0; it is read once a step, and any rank's wish stops all. Rank 0
-/// writes to standard output and into the run folder. Errors: Error for everything that the user can mend
-/// (data, checkpoint, divergence, full disk), the same on all ranks where it concerns all.
-Ending train(const Recipe& recipe, World& world, const std::function<int()>& stop_signal);
+class Table;
+
+/// What the program around a run adds to it.
+struct TrainHooks {
+  /// The signal that asked this process to stop, or 0: read once a step, and any rank's wish stops all.
+  std::function<int()> stop_signal;
+  /// Adds rows to rank 0's start-up table. May be empty.
+  std::function<void(int64_t vocab_size, Table& table)> plan = {};
+};
+
+/// Trains, or resumes, what the recipe describes, on all ranks of the world. Rank 0 writes to standard output
+/// and into the run folder. Errors: Error for everything that the user can mend (data, checkpoint,
+/// divergence, full disk), the same on all ranks where it concerns all.
+Ending train(const Recipe& recipe, World& world, const TrainHooks& hooks);
 
 }  // namespace tessera

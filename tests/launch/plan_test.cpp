@@ -10,6 +10,8 @@
 #include "launch/suggest.h"
 #include "parallel/pipeline_schedule.h"
 #include "trainer/catalog.h"
+#include "trainer/models/models.h"
+#include "trainer/pipeline_parts.h"
 
 namespace tessera {
 namespace {
@@ -191,6 +193,50 @@ TEST(PlanTraffic, KnowsWhoSharesAHost) {
   EXPECT_EQ(flows.at("replicate parts of gradients: blocks").per_host, 1);
 }
 
+TEST(PlanPipeline, IsCutWhereTheRunCuts) {
+  const std::vector<std::vector<std::string>> changes = {
+      {}, {"train.recompute=blocks"}, {"data.sequence_length=64"}, {"model.vocab_size=60000"}};
+  for (const char* name :
+       {"bert/pretrain-base", "bert/pretrain-large", "gpt/pretrain-124m", "gpt/pretrain-1.5b"}) {
+    for (const auto& change : changes) {
+      for (const int parts : {2, 3, 4, 8}) {
+        for (const int chunks : {1, 2}) {
+          if (parts % chunks != 0) continue;
+          std::vector<std::string> overrides{"parallel.pipeline=" + std::to_string(parts / chunks),
+                                             "parallel.pipeline_chunks=" + std::to_string(chunks),
+                                             "parallel.pipeline_schedule=gpipe"};
+          if (parts == chunks) continue;
+          overrides.insert(overrides.end(), change.begin(), change.end());
+          const Recipe recipe = read_recipe(find_shipped_recipe(name), overrides, catalog());
+          const ModelFacts facts = look_at_model(recipe, 0);
+          const ModelPtr model = make_model(recipe.model, {facts.vocab_size, facts.pair_head});
+          std::vector<int> run;
+          for (const ModelRange& range : cut_model(*model, recipe).ranges)
+            run.push_back(static_cast<int>(range.first));
+          EXPECT_EQ(make_layout(recipe, facts, parts / chunks, 1).first_blocks, run)
+              << name << " " << join(overrides, " ");
+          EXPECT_EQ(static_cast<int>(run.size()), parts);
+        }
+      }
+    }
+  }
+}
+
+TEST(PlanPipeline, IsCutByWhatBlocksAndHeadCost) {
+  // A head of 8 blocks' products; blocks that are computed again weigh a third more.
+  ModelShape shape{.blocks = 12, .hidden = 64, .feed_forward = 256, .sequence = 0};
+  shape.vocab_size = 8 * static_cast<int64_t>(block_flops(shape)) / (2 * 64);
+  EXPECT_EQ(head_flops(shape), 8 * block_flops(shape));
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 10}));
+  EXPECT_EQ(cut_blocks(shape, 2, true), (std::vector<int>{0, 9}));
+  // Scores of as many products again make blocks twice as dear; of a causal mask, half of them count.
+  shape.sequence = static_cast<int64_t>(block_flops(shape)) / (4 * 64);
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 8}));
+  EXPECT_EQ(head_flops(shape), 4 * block_flops(shape));
+  shape.predicted = 0;
+  EXPECT_EQ(cut_blocks(shape, 2, false), (std::vector<int>{0, 6}));
+}
+
 TEST(PlanTime, AgreesWithTheSimulation) {
   for (const PipelineSchedule schedule :
        {PipelineSchedule::one_f_one_b, PipelineSchedule::interleaved, PipelineSchedule::gpipe}) {
@@ -223,6 +269,7 @@ TEST(PlanTime, AddsUp) {
                          .memory = 1e9,
                          .memory_bandwidth = 1e9,
                          .block_overhead = 0,
+                         .overlap = 1,
                          .inside = {1e-6, 1e9},
                          .between = {1e-5, 1e8}};
   const StepTime time = step_time(planned.facts, planned.layout, machine, true);
@@ -233,12 +280,35 @@ TEST(PlanTime, AddsUp) {
   // Two blocks' products and half a triangle of scores on half of each layer, or the head beside them.
   const double block = 8.0 * 256 * 256 + 4.0 * 256 * 1024 + 2.0 * 256 * 128;
   EXPECT_EQ(block_flops(planned.facts), block);
-  EXPECT_NEAR(time.compute, 3 * 2 * 1024 * (2 * block + 2.0 * 256 * vocabulary) / 2 / 1e9, 1e-9);
+  const double products = 3 * 1024 * (2 * block + 2.0 * 256 * vocabulary) / 2;
+  // Residual sums of half of the rows, the activation function and the loss on half of the columns.
+  const double passed = 4 * 512 * (2.0 * 18 * 256 + 2 * 5 * 1024 + 3 * vocabulary);
+  EXPECT_NEAR(time.compute, 2 * (products + passed) / 1e9, 1e-9);
   EXPECT_GT(time.bubble, 0);
   EXPECT_GT(time.tensor, 0);
   machine.inside.bandwidth = machine.between.bandwidth = 1e15;
   machine.inside.latency = machine.between.latency = 1e-12;
   EXPECT_LT(step_time(planned.facts, planned.layout, machine, true).tensor, 1e-6);
+}
+
+TEST(PlanTime, MessagesHideAsFarAsTheMachineLetsThem) {
+  const Planned planned = plan_mini({}, 4);
+  MachineFigures machine{.source = "test",
+                         .flops_fp32 = 1e9,
+                         .flops_16_bit = 1e9,
+                         .memory = 1e9,
+                         .memory_bandwidth = 1e9,
+                         .block_overhead = 0,
+                         .overlap = 1,
+                         .inside = {1e-9, 1e9},
+                         .between = {1e-9, 1e9}};
+  const auto exposed = [&](double overlap) {
+    machine.overlap = overlap;
+    return step_time(planned.facts, planned.layout, machine, true).replicate;
+  };
+  const double sum = 1.5 * 4 * all_parameters / 1e9;  // far shorter than backward
+  EXPECT_NEAR(exposed(0.25) - exposed(1), 0.75 * sum, 1e-6);
+  EXPECT_LT(exposed(1), 0.01 * sum);
 }
 
 TEST(Suggest, FindsLayoutsThatFitAndValidate) {

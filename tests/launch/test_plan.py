@@ -55,6 +55,23 @@ def test_json_has_the_same_figures():
     assert plan["traffic"]["shard"]["messages"] == 4 * 95 + 1 + 4 * 49
 
 
+@pytest.mark.parametrize("parallel", [{}, {"pipeline": 2}, {"shard": 2}])
+def test_a_run_starts_with_its_plan(parallel, tmp_path):
+    recipe = runs.recipe(tmp_path, "gpt", model={"hidden_size": 256, "feed_forward_size": 1024},
+                         train={"steps": 1, "device": "cpu"}, parallel=parallel)
+    shown = runs.must(runs.tessera("train", recipe, ranks=2)).stdout
+    plan = json.loads(validate(recipe, "--ranks", 2, "--json"))
+    told = dict(re.findall(r"^(\w+)  +(.*)$", validate(recipe, "--ranks", 2), re.M))
+    assert re.search(r"^plan\n  memory +(.*)$", shown, re.M)[1] == told["memory"]
+    bubble = re.search(r"^  pipeline +(.*)$", shown, re.M)
+    assert (bubble and bubble[1]) == told.get("pipeline")
+    messages = re.search(r"^  messages +(.*) per rank and step", shown, re.M)[1].split(", ")
+    assert [item.split()[0] for item in messages] == list(plan["traffic"])
+    parts = re.search(r"parameters (.*?), gradients .*, optimizer (.*), activations", shown)
+    told_bytes = [plan["memory"]["weights"] + plan["memory"]["gathered"], plan["memory"]["optimizer"]]
+    assert parts.groups() == tuple(f"{told / 1e6:.1f} MB" for told in told_bytes)
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([GPT, "--ranks", 10, "--hosts", 4], "--hosts: 4 hosts do not share 10 ranks evenly; valid: 8 or 12 ranks, or 2 hosts"),
     ([GPT, "--ranks", 2, "--hosts", 4], "valid: 4 ranks, or 2 hosts"),
@@ -72,7 +89,7 @@ def test_refusals(arguments, message):
 def figures(tmp_path_factory):
     path = tmp_path_factory.mktemp("doctor") / "machine.json"
     result = runs.must(runs.tessera("doctor", "--cpu", "--save", path, ranks=2))
-    for title in ("tessera", "processor", "memory", "GPUs", "ranks", "products", "copies", "in a host", "to others", "saved"):
+    for title in ("tessera", "processor", "memory", "GPUs", "ranks", "products", "copies", "in a host", "to others", "overlap", "saved"):
         assert re.search(f"^{title}  ", result.stdout, re.M), result.stdout
     return path
 

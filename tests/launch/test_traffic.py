@@ -1,5 +1,5 @@
-"""The bytes that ranks really send, as Open MPI counts them, are those that tessera validate tells: to the byte for GPT;
-BERT's predictions per sample are drawn at random."""
+"""The bytes that ranks really send, as Open MPI counts them, are those that tessera validate tells of their stage: to the
+byte for GPT; BERT's predictions per sample are drawn at random. So are those that log.profile tells of the pipeline."""
 import json
 import re
 import subprocess
@@ -8,6 +8,8 @@ import pytest
 import runs
 
 MODEL = {"num_layers": 4, "hidden_size": 64, "num_heads": 4, "feed_forward_size": 256, "max_positions": 64}
+
+INTERLEAVED = {"pipeline": 2, "pipeline_chunks": 2, "pipeline_schedule": "interleaved"}
 
 # (family, ranks, parallel, train)
 LAYOUTS = {
@@ -19,6 +21,15 @@ LAYOUTS = {
     "tensor 4, recomputed": ("gpt", 4, {"tensor": 4}, {"recompute": "blocks"}),
     "tensor 2 x zero 2": ("gpt", 4, {"tensor": 2, "shard": 2, "zero": 2}, {}),
     "tensor 2": ("bert", 2, {"tensor": 2}, {}),
+    "1f1b 2": ("gpt", 2, {"pipeline": 2}, {}),
+    "1f1b 4, bf16": ("gpt", 4, {"pipeline": 4}, {"precision": "bf16"}),
+    "interleaved": ("gpt", 2, INTERLEAVED, {}),
+    "interleaved x replicate 2, recomputed": ("gpt", 4, INTERLEAVED, {"recompute": "blocks"}),
+    "1f1b 2 x zero 3": ("gpt", 4, {"pipeline": 2, "shard": 2}, {}),
+    "interleaved x zero 3": ("gpt", 4, {**INTERLEAVED, "shard": 2}, {}),
+    "1f1b 2 x tensor 2": ("gpt", 4, {"pipeline": 2, "tensor": 2}, {}),
+    "interleaved x tensor 2": ("gpt", 4, {**INTERLEAVED, "tensor": 2}, {}),
+    "1f1b 2, bert": ("bert", 2, {"pipeline": 2}, {}),
 }
 
 
@@ -45,10 +56,14 @@ def sent(recipe, ranks, steps):
 def test_bytes(name, tmp_path):
     family, ranks, parallel, train = LAYOUTS[name]
     recipe = runs.recipe(tmp_path, family, model=MODEL, data={"sequence_length": 64, "short_sequence_probability": 0},
-                         train={"global_batch": 8, "micro_batch": 2, "device": "cpu", **train}, parallel=parallel, log={"every": 100})
+                         train={"global_batch": 8, "micro_batch": 2, "device": "cpu", **train}, parallel=parallel,
+                         log={"every": 100, "profile": True})
     plan = json.loads(runs.must(runs.tessera("validate", recipe, "--ranks", ranks, "--json")).stdout)
-    told = sum(axis["sent"] for axis in plan["traffic"].values())
+    stages = plan["stage_traffic"]
+    told = [sum(axis["sent"] for axis in stages[rank * len(stages) // ranks].values()) for rank in range(ranks)]
     first, second = sent(recipe, ranks, 3), sent(recipe, ranks, 7)  # what a run sends once cancels out
     measured = [(after - before) / 4 for before, after in zip(first, second)]
     tolerance = 0.03 if family == "bert" else 1e-4 if ranks == 3 else 1e-9
-    assert measured == pytest.approx([told] * ranks, rel=tolerance)
+    assert measured == pytest.approx(told, rel=tolerance)
+    if len(stages) > 1:
+        assert runs.metrics(tmp_path / "steps-3/run", "sent_bytes_pipeline") == {3: 3 * stages[0]["pipeline"]["sent"]}

@@ -126,13 +126,7 @@ TEST(GpuPlugin, its_absence_is_explained) {
   EXPECT_THAT([] { gpu_plugin(); }, ThrowsMessage<Error>(HasSubstr("no GPU can be used: ")));
 }
 
-TEST(MeshArithmetic, is_spelled_out) {
-  EXPECT_EQ(num_replicas({.shard = 2, .tensor = 2}, 16), 4);
-  EXPECT_THAT([] { num_replicas({.shard = 2, .tensor = 3}, 8); },
-              ThrowsMessage<Error>(
-                  HasSubstr("shard 2 x context 1 x tensor 3 x pipeline 1 = 6 ranks, which do not divide "
-                            "the 8 ranks")));
-  EXPECT_THAT([] { num_replicas({.shard = 0}, 8); }, ThrowsMessage<Error>(HasSubstr("at least 1")));
+TEST(MeshAlone, describes_itself) {
   EXPECT_EQ(Mesh().describe(), "1 rank = pipeline 1 x replicate 1 x shard 1 x context 1 x tensor 1");
 }
 }  // namespace

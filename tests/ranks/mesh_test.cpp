@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include "recipes/error.h"
 #include "tests/ranks/world.h"
 
 namespace tessera {
@@ -29,7 +28,7 @@ TEST(Mesh, replicate_takes_the_remaining_ranks) {
 TEST(Mesh, neighbours_along_tensor_are_next_to_each_other) {
   const World& world = test_world();
   if (world.size() % 2 != 0) {
-    EXPECT_THROW(Mesh(world.communicator(), {.tensor = 2}), Error);
+    EXPECT_THROW(Mesh(world.communicator(), {.tensor = 2}), std::logic_error);
     return;
   }
   const Mesh mesh(world.communicator(), {.tensor = 2});

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include "parallel/mesh.h"
+#include "parallel/pipeline_links.h"
 #include "parallel/replicate.h"
 #include "tests/ranks/shard_net.h"
 #include "tests/ranks/world.h"
@@ -99,6 +100,25 @@ TEST(TrafficMesh, groups_of_the_same_ranks_are_counted_apart) {
   EXPECT_EQ(operations, (std::map<std::string, int64_t>{
                             {"shard", 1}, {"data", 2}, {"gradient", 0}, {"parts", 0}, {"world", 0}}));
   EXPECT_EQ(bytes["data"], all_reduce_bytes(10, 4, world.rank(), world.size()));
+}
+
+TEST(TrafficMesh, links_and_ends_of_a_pipeline_count_as_its_axis) {
+  const World& world = test_world();
+  if (world.size() == 1) GTEST_SKIP() << "needs two ranks";
+  const Mesh mesh(world.communicator().counted_apart(), {.pipeline = world.size()});
+  const PipelineLinks links(mesh.along(Axis::pipeline));
+  const Work received = links.receive(at::zeros({10}), Phase::forward);
+  links.send(at::zeros({10}), Phase::forward).wait();
+  received.wait();
+  const bool at_end = mesh.ends().size() == 2;
+  mesh.ends().all_reduce(at::zeros({7}));
+  const auto traffic = mesh.traffic();
+  const auto pipeline =
+      std::find_if(traffic.begin(), traffic.end(), [](const auto& item) { return item.first == "pipeline"; });
+  ASSERT_NE(pipeline, traffic.end());
+  EXPECT_EQ(at_end, world.rank() == 0 || world.rank() + 1 == world.size());
+  EXPECT_EQ(pipeline->second.operations, at_end ? 3 : 2);
+  EXPECT_EQ(pipeline->second.bytes, 40 + (at_end ? 28 : 0));
 }
 
 class TrafficShard : public testing::TestWithParam<std::tuple<int, int>> {};
