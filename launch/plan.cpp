@@ -35,6 +35,8 @@ Layout recipe_layout(const Recipe& recipe) {
   layout.reduced = sizes.reduce_precision == ReducePrecision::working ? layout.working : 4;
   layout.bucket_bytes = static_cast<int64_t>(sizes.bucket_megabytes * 1048576);
   layout.average = recipe.train.ema > 0;
+  layout.offload = sizes.offload;
+  layout.frozen = recipe.adapt.name() != "full";
   return layout;
 }
 

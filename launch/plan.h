@@ -26,6 +26,8 @@ struct Layout {
   int64_t reduced = 4;                  ///< of a gradient while it travels
   int64_t bucket_bytes = 25 << 20;
   bool average = false;  ///< a moving average is kept
+  Offload offload = Offload::none;
+  bool frozen = false;  ///< some parameters are, which this plan does not look at
 
   int64_t size(Axis axis) const;
   int64_t parts() const { return pipeline * chunks; }
@@ -83,6 +85,7 @@ struct Memory {
   double gradients = 0;
   double optimizer = 0;
   double average = 0;
+  double host = 0;  ///< beside all else: masters, state and parts that `offload` keeps in the host's memory
   double activations = 0;  ///< kept from forward to backward
   double logits = 0;
   double temporary = 0;     ///< what one block's backward, or the loss, needs for itself

@@ -30,17 +30,23 @@ class Activations {
   }
 
   /// The most that a block's backward needs beside what it keeps, part of which is gone by then: around the
-  /// activation function, in the residual sums, or in attention that keeps its probabilities. Divided layers
-  /// also have all rows of a gradient, and of the input that they gather again.
+  /// activation function (with the gradients of the block's output and of the sum before), in the residual
+  /// sums, or in attention that keeps its probabilities. Divided layers also have all rows of a gradient, and
+  /// of the input that they gather again.
   double block_backward() const {
     const double wide = element_ * rows_.inside / split_, all = element_ * rows_.inside * hidden_;
     const double middle = wide * static_cast<double>(facts_.feed_forward);
-    const double most =
-        std::max({middle, 3 * hidden_states(), 2 * scores() + 3 * wide * hidden_ - 2 * middle});
+    const double most = std::max(
+        {middle + 2 * hidden_states(), 3 * hidden_states(), 2 * scores() + 3 * wide * hidden_ - 2 * middle});
     return layout_.tensor == 1 ? most : std::max(most + 2 * all, 4 * all - middle);
   }
 
   double embedding() const { return (facts_.norm_embeddings ? hidden_states() : 0) + 8 * rows_.inside; }
+
+  /// Of a block's backward, all that it keeps included.
+  double in_block() const {
+    return block() + block_backward() + (layout_.recompute ? hidden_states() : 0);  // its output again
+  }
 
   /// From the last block to the logits.
   double head() const {
@@ -137,7 +143,7 @@ void fill_activations(const ModelFacts& facts, const Layout& layout, const Stage
   const bool receives_inputs = !stage.first || layout.chunks > 1;
   memory.activations += one.hidden_states() * ((receives_gradients ? 1 : 0) + (receives_inputs ? 2 : 0));
   if (stage.first) memory.activations += std::max(1.0, live / chunks) * one.embedding();
-  memory.temporary = one.block_backward() + (layout.recompute ? one.block() - one.hidden_states() : 0);
+  memory.temporary = one.in_block() - kept;
   if (!stage.last) return;
   const bool all_at_once = layout.schedule == PipelineSchedule::gpipe && layout.pipeline > 1;
   const double times = all_at_once ? static_cast<double>(layout.micro_batches) : 1;
@@ -155,6 +161,13 @@ void fill_parameters(const ModelFacts& facts, const Layout& layout, const Parame
   memory.optimizer = 4 * memory.parameters * static_cast<double>(facts.optimizer_state) /
                      static_cast<double>(std::max<int64_t>(1, facts.total));
   memory.average = layout.average ? 4 * memory.parameters : 0;
+  if (layout.offload == Offload::none) return;
+  memory.host = memory.weights + memory.optimizer + memory.average;
+  memory.weights = memory.optimizer = memory.average = 0;
+  memory.working = static_cast<double>(layout.working) * memory.parameters;
+  if (layout.offload != Offload::parameters) return;
+  if (half) memory.host += memory.working;  // in fp32 they are the masters
+  memory.working = 0;
 }
 
 }  // namespace
@@ -178,7 +191,11 @@ Memory stage_memory(const ModelFacts& facts, const Layout& layout, const Stage& 
   const double lasting = memory.weights + memory.working + memory.gathered + memory.optimizer +
                          memory.average + gradients.lasting;
   const double forward = lasting + memory.activations + memory.logits + memory.temporary + gradients.passing;
-  const double backward = lasting + gradients.growing + gradients.passing;
+  const Activations one(facts, layout);
+  const double first_block = one.embedding() + one.in_block();
+  const double growing =
+      gradients.growing * (1 - static_cast<double>(block.elements) / static_cast<double>(all.elements));
+  const double backward = lasting + std::max(gradients.growing, growing + first_block) + gradients.passing;
   // ZeRO 1 and 2 gather everything at once, into a second copy.
   const double start = lasting + (layout.shard > 1 && layout.zero < 3
                                       ? static_cast<double>(layout.working * layout.shard * all.part)

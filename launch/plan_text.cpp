@@ -36,8 +36,9 @@ std::string pipeline_text(const Forecast& plan) {
 
 std::string memory_text(const Forecast& plan) {
   const Memory& memory = plan.memory;
-  return fmt::format("{} per rank {}{}, about", bytes_text(memory.total), memory.moment,
-                     plan.layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "");
+  return fmt::format("{} per rank {}{}{}, about", bytes_text(memory.total), memory.moment,
+                     plan.layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "",
+                     plan.layout.frozen ? ", as if nothing were frozen" : "");
 }
 
 std::string gradient_kind(const Layout& layout) {
@@ -54,7 +55,7 @@ void print_memory(const ModelFacts& facts, const Forecast& plan) {
   };
   row("weights", memory.weights,
       fmt::format("fp32, {} parameters", with_commas(static_cast<int64_t>(memory.parameters))));
-  row("working weights", memory.working, "16 bits");
+  row("working weights", memory.working, layout.working == 2 ? "16 bits" : "fp32");
   row("gathered weights", memory.gathered,
       layout.zero == 3 ? fmt::format("a block and {} ahead", layout.prefetch) : "all");
   row("gradients", memory.gradients, gradient_kind(layout));
@@ -71,6 +72,7 @@ void print_memory(const ModelFacts& facts, const Forecast& plan) {
                       : ""));
   row("logits", memory.logits, "");
   row("in use by one block or loss", memory.temporary, "");
+  row("in the host's memory, beside", memory.host, "masters and optimizer state");
 }
 
 void print_traffic(const Forecast& plan) {
@@ -207,6 +209,7 @@ std::string plan_json(const ModelFacts& facts, const Forecast& plan) {
                     {"gradients", memory.gradients},
                     {"optimizer", memory.optimizer},
                     {"average", memory.average},
+                    {"host", memory.host},
                     {"activations", memory.activations},
                     {"logits", memory.logits},
                     {"temporary", memory.temporary},

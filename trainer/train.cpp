@@ -51,6 +51,7 @@ class Trainer {
   void report_start() const;
   Step fetch();
   void train_step(const Step& step);
+  LossTerms forward(const Batch& batch, const DropoutState& dropout) const;
   at::Tensor add_up(const LossTerms& terms, const at::Tensor& weights);
   void apply_gradients();
   void log_step(const Step& step);
@@ -152,8 +153,7 @@ void Trainer::train_step(const Step& step) {
     for (size_t i = 0; i < step.micro_batches.size(); ++i) {
       session_.strategy->begin_micro_step(i + 1 == step.micro_batches.size());
       const Batch batch = step.micro_batches[i].to(session_.device);
-      const at::Tensor hidden = session_.model->forward(batch, dropout);
-      loss(session_.objective->loss(*session_.model, hidden, batch)).backward();
+      loss(forward(batch, dropout)).backward();
       session_.strategy->end_micro_step();
     }
   }
@@ -163,6 +163,12 @@ void Trainer::train_step(const Step& step) {
   interval_tokens_ += step.tokens();
   ++interval_steps_;
   score_.reset();
+}
+
+/// Returns with nothing but the graph holding hidden states, so that backward frees them on its way.
+LossTerms Trainer::forward(const Batch& batch, const DropoutState& dropout) const {
+  const at::Tensor hidden = session_.model->forward(batch, dropout);
+  return session_.objective->loss(*session_.model, hidden, batch);
 }
 
 /// A micro-batch's part of the loss, differentiable; its terms are remembered for the log.
