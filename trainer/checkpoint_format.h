@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "trainer/checkpoint.h"
+#include "trainer/files.h"
 
 namespace tessera::checkpoint {
 
@@ -28,25 +29,7 @@ struct Range {
   int64_t begin, end;
 };
 
-// --- files and folders; failures are Errors with the path and the system's reason ---
-/// An open file, closed at the end of its scope.
-class OpenFile {
- public:
-  OpenFile(const std::string& path, int flags);
-  OpenFile(OpenFile&& other) noexcept;
-  ~OpenFile();
-  int64_t size() const;
-  void read(int64_t at, void* data, int64_t bytes) const;  ///< Error when the file ends earlier
-  void write(int64_t at, const void* data, int64_t bytes);
-  void reserve(int64_t bytes);  ///< takes disk space now rather than fail midway, where the file system can
-  void sync();
-
- private:
-  std::string path_;
-  int descriptor_;
-  Range pending_{-1, -1};  ///< written one after the other, and not yet on its way to the disk
-};
-[[noreturn]] void fail_with_reason(const std::string& path, const std::string& what);
+// --- folders ---
 void sync_folder(const std::string& folder);
 /// Frees the space at once, even if HDF5 still holds the file open after a failed close.
 void discard(const std::string& file);
