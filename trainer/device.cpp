@@ -20,10 +20,11 @@ class HostAllocator : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     if (bytes == 0) return {nullptr, nullptr, &release, c10::Device(c10::kCPU)};
-    void* block = std::malloc(bytes + alignment);
+    auto* const block = static_cast<char*>(std::malloc(bytes + alignment));
     TORCH_CHECK_WITH(OutOfMemoryError, block, "can't allocate memory: ", bytes, " bytes");
-    const auto begin = reinterpret_cast<uintptr_t>(block);
-    auto** data = reinterpret_cast<void**>((begin + alignment) & ~(alignment - 1));
+    // malloc() aligns to 16, so that there is room for its pointer before the data.
+    void* const begin = block + alignment - reinterpret_cast<uintptr_t>(block) % alignment;
+    auto** data = static_cast<void**>(begin);
     data[-1] = block;
     return {data, data, &release, c10::Device(c10::kCPU)};
   }
