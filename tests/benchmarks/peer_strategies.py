@@ -92,8 +92,9 @@ def work(rank, a, port):
         distributed.broadcast(going, 0)
     if rank == 0:
         middle = sorted(times)[len(times) // 2]
-        print(f"{a.family} {a.strategy} {a.ranks} ranks: {a.ranks * a.batch * a.sequence / middle:.0f} tok/s median")
-    distributed.destroy_process_group()
+        print(f"{a.family} {a.strategy} {a.ranks} ranks: {a.ranks * a.batch * a.sequence / middle:.0f} tok/s median", flush=True)
+    distributed.barrier()
+    os._exit(0)  # gloo's threads abort a process that ends in order, now and then
 
 
 def main():
