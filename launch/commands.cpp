@@ -9,6 +9,8 @@ std::function<int()> declare_evaluate(CLI::App& app);
 std::function<int()> declare_inspect(CLI::App& app);
 std::function<int()> declare_validate(CLI::App& app);
 std::function<int()> declare_generate(CLI::App& app);
+std::function<int()> declare_import(CLI::App& app);
+std::function<int()> declare_export(CLI::App& app);
 std::function<int()> declare_doctor(CLI::App& app);
 
 const std::vector<Command>& commands() {
@@ -30,6 +32,10 @@ const std::vector<Command>& commands() {
        "tessera recipes copy bert/pretrain-mini mine.yaml", declare_recipes},
       {"generate", "Continue texts, or fill their blanks, with a trained model",
        "tessera generate runs/gpt-mini --prompt 'This package provides' --top-k 40", declare_generate},
+      {"import", "Make a checkpoint of a Hugging Face model",
+       "tessera import models/bert-base-uncased runs/bert-base", declare_import},
+      {"export", "Make a Hugging Face model of a checkpoint",
+       "tessera export runs/bert-mini models/bert-mini", declare_export},
       {"doctor", "Say what this machine has, and measure what a plan's figures should be",
        "mpirun -n 2 tessera doctor --save machine.json", declare_doctor},
   };

@@ -1,0 +1,80 @@
+#include "trainer/hugging_face/import.h"
+
+#include <fmt/format.h>
+
+#include "recipes/error.h"
+#include "recipes/recipe.h"
+#include "trainer/catalog.h"
+#include "trainer/checkpoint.h"
+#include "trainer/hugging_face/folder.h"
+#include "trainer/models/models.h"
+#include "trainer/parameters.h"
+
+namespace tessera {
+namespace {
+
+constexpr uint64_t import_seed = 1;  // of what the folder lacks
+
+/// What the folder's heads were trained for.
+std::string objective_of(const HuggingFaceFolder& folder) {
+  if (folder.model().model.name() == "gpt") return "causal_lm";
+  const bool pairs = folder.has("cls.seq_relationship.weight") || folder.has("bert.pooler.dense.weight");
+  return pairs ? "mlm_nsp" : "mlm";
+}
+
+/// A recipe that says what the model is; there was no run of ours.
+Recipe recipe_of(const HuggingFaceFolder& folder, const std::string& out) {
+  const Choice& model = folder.model().model;
+  Rules rules;
+  rules.table = &catalog().model;
+  Section run = Section::map();
+  run.set("folder", Section::scalar(out, true));
+  const std::string text = fmt::format(
+      "run: {}\nmodel: {}\nobjective: {{name: {}}}\ndata: {{train: imported, sequence_length: {}}}\n"
+      "optimizer: {{name: adamw, learning_rate: 1e-4}}\nschedule: {{name: linear}}\n"
+      "train: {{steps: 1, global_batch: 1, micro_batch: 1}}\n",
+      to_line(run), to_line(Value<Choice>::write(model, rules)), objective_of(folder),
+      model.integer("max_positions").value());
+  return read_recipe_text(text, folder.path() + "/config.json", {}, catalog());
+}
+
+}  // namespace
+
+ImportedModel import_model(const std::string& from, const std::string& out) {
+  const HuggingFaceFolder folder = HuggingFaceFolder::open(from);
+  if (!folder.tokenizer()) {
+    throw Error(from +
+                ": has no tokenizer.json; save it anew with transformers: "
+                "AutoTokenizer.from_pretrained(…).save_pretrained(…)");
+  }
+  if (!list_checkpoints(out + "/checkpoints").empty()) {
+    throw Error(out + ": holds checkpoints already; valid: another folder");
+  }
+  const Recipe recipe = recipe_of(folder, out);
+  const ModelPtr model =
+      make_model(recipe.model, {folder.tokenizer()->vocab_size(), recipe.objective.name() == "mlm_nsp"});
+  model->initialise(import_seed);
+  ImportedModel imported;
+  imported.fresh = folder.load(*model);
+  CheckpointMeta meta;
+  meta.seed = import_seed;
+  meta.recipe = dump(recipe, catalog());
+  meta.tokenizer = folder.tokenizer()->json();
+  meta.state_json = R"({"optimizer_steps": 0})";
+  meta.layout = "imported from " + folder.model().architecture;
+  std::vector<TensorPiece> pieces;
+  for (const auto& parameter : collect_parameters(*model)) {
+    imported.parameters += parameter.master.numel();
+    pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
+  }
+  CheckpointOptions options;
+  options.folder = out + "/checkpoints";
+  options.background = false;
+  CheckpointWriter writer(options);
+  writer.save(meta, pieces);
+  writer.wait();
+  imported.checkpoint = list_checkpoints(options.folder).back();
+  return imported;
+}
+
+}  // namespace tessera
