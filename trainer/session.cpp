@@ -1,5 +1,6 @@
 #include "trainer/session.h"
 
+#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <cerrno>
