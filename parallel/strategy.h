@@ -44,7 +44,8 @@ class Strategy {
   virtual void settle() {}
   /// What this rank steps has new values.
   virtual void parameters_changed() {}
-  /// All parameters have new values, frozen ones too: at the start, or from a checkpoint.
+  /// All parameters have new values, frozen ones too, as from a checkpoint; nothing needs telling at the
+  /// start.
   virtual void parameters_loaded() { parameters_changed(); }
 
   /// Called with the hidden states before and after a unit (a block: its number + 1), which they return; a

@@ -120,7 +120,6 @@ void Session::build_model() {
   state.optimizer =
       make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
   state.frozen = std::move(distributed.frozen);
-  strategy->parameters_loaded();
   learning_rate = state.optimizer->base_learning_rate();
   schedule = make_schedule(recipe.schedule);
   if (recipe.train.precision == Precision::fp16) {

@@ -261,17 +261,22 @@ TEST(PlanTime, AgreesWithTheSimulation) {
   }
 }
 
+/// 1e9 of everything per second, all of which hides.
+MachineFigures machine_of_ones(const LinkFigures& inside, const LinkFigures& between) {
+  return {.source = "test",
+          .flops_fp32 = 1e9,
+          .flops_16_bit = 1e9,
+          .memory = 1e9,
+          .memory_bandwidth = 1e9,
+          .block_overhead = 0,
+          .overlap = 1,
+          .inside = inside,
+          .between = between};
+}
+
 TEST(PlanTime, AddsUp) {
   const Planned planned = plan_mini({"parallel.pipeline=2", "parallel.tensor=2", "parallel.shard=2"}, 16, 4);
-  MachineFigures machine{.source = "test",
-                         .flops_fp32 = 1e9,
-                         .flops_16_bit = 1e9,
-                         .memory = 1e9,
-                         .memory_bandwidth = 1e9,
-                         .block_overhead = 0,
-                         .overlap = 1,
-                         .inside = {1e-6, 1e9},
-                         .between = {1e-5, 1e8}};
+  MachineFigures machine = machine_of_ones({1e-6, 1e9}, {1e-5, 1e8});
   const StepTime time = step_time(planned.facts, planned.layout, machine, true);
   EXPECT_NEAR(time.total,
               time.compute + time.tensor + time.context + time.bubble + time.shard + time.replicate +
@@ -293,15 +298,7 @@ TEST(PlanTime, AddsUp) {
 
 TEST(PlanTime, MessagesHideAsFarAsTheMachineLetsThem) {
   const Planned planned = plan_mini({}, 4);
-  MachineFigures machine{.source = "test",
-                         .flops_fp32 = 1e9,
-                         .flops_16_bit = 1e9,
-                         .memory = 1e9,
-                         .memory_bandwidth = 1e9,
-                         .block_overhead = 0,
-                         .overlap = 1,
-                         .inside = {1e-9, 1e9},
-                         .between = {1e-9, 1e9}};
+  MachineFigures machine = machine_of_ones({1e-9, 1e9}, {1e-9, 1e9});
   const auto exposed = [&](double overlap) {
     machine.overlap = overlap;
     return step_time(planned.facts, planned.layout, machine, true).replicate;

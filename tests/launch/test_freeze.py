@@ -7,7 +7,7 @@ import h5py
 import numpy
 import pytest
 import runs
-from test_meshes import GLOBAL_BATCH, MESHES
+from test_meshes import GLOBAL_BATCH, MESHES, all_at_once, global_batch
 
 NAMES = ["zero 1, 3 ranks, accumulated", "zero 2, 4 ranks, accumulated", "zero 3, 4 ranks, accumulated, recomputed",
          "replicate 2 x zero 3", "tensor 2, accumulated, recomputed", "zero 3 x tensor 2", "zero 3 x ring 2", "pipeline 3, own split",
@@ -21,10 +21,9 @@ CHOICES = {"last": {"last_blocks": 1}, "scattered": {"train": ["embeddings.posit
 
 
 def train(folder, family, choice, ranks=1, parallel=None, resume=(), **train):
-    batch = GLOBAL_BATCH if GLOBAL_BATCH % ranks == 0 else GLOBAL_BATCH + 2
     parallel = parallel or {}
-    inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
-    train = {"global_batch": batch, "micro_batch": batch // (ranks // inside), **train}
+    batch = global_batch(ranks)
+    train = {"global_batch": batch, "micro_batch": all_at_once(ranks, parallel, batch), **train}
     recipe = runs.recipe(folder, family, train=train, parallel=parallel, adapt={"method": "freeze", **CHOICES[choice]},
                          optimizer={"learning_rate": 1e-2}, checkpoint={"every": 10, "keep": 9}, log={"profile": True})
     runs.must(runs.tessera("train", recipe, *resume, ranks=ranks))
@@ -74,7 +73,7 @@ def test_only_the_chosen_ones_move_and_have_state(family, choice, reference):
 def test_curve(family, choice, name, reference, tmp_path):
     ranks, parallel, changes = MESHES[name]
     run = train(tmp_path, family, choice, ranks, parallel, **changes)
-    expected = reference(family, choice, GLOBAL_BATCH if GLOBAL_BATCH % ranks == 0 else GLOBAL_BATCH + 2)
+    expected = reference(family, choice, global_batch(ranks))
     for key in ("loss", "grad_norm", "validation_loss"):
         assert runs.metrics(run, key) == pytest.approx(runs.metrics(expected, key), rel=1e-5), key
 

@@ -65,6 +65,12 @@ def global_batch(ranks):
     return GLOBAL_BATCH if GLOBAL_BATCH % ranks == 0 else GLOBAL_BATCH + 2
 
 
+def all_at_once(ranks, parallel, batch):
+    """The micro-batch that takes all of a rank's samples."""
+    inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
+    return batch // (ranks // inside)
+
+
 def curves_of(run):
     return [runs.metrics(run, key) for key in ("loss", "grad_norm", "validation_loss")]
 
@@ -91,8 +97,7 @@ def test_curve(family, name, reference, tmp_path):
     ranks, parallel, train = MESHES[name]
     batch = global_batch(ranks)
     expected = reference(family, batch, train.get("ema", 0))
-    inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
-    train = {"global_batch": batch, "micro_batch": batch // (ranks // inside), **train}
+    train = {"global_batch": batch, "micro_batch": all_at_once(ranks, parallel, batch), **train}
     runs.must(runs.tessera("train", runs.recipe(tmp_path, family, train=train, parallel=parallel), ranks=ranks))
     found = curves_of(tmp_path / "run")
     worst = [max(abs(mine[step] / theirs[step] - 1) for step in theirs) for mine, theirs in zip(found, expected)]
@@ -109,9 +114,8 @@ BF16 = ["zero 3", "tensor 2", "ring 2", "pipeline 2", "zero 2 x tensor 2 x pipel
 def test_curve_in_bfloat16(name, tmp_path):
     ranks, parallel, train = MESHES[name]
     train = {"precision": "bf16", **train}
-    inside = parallel.get("context", 1) * parallel.get("tensor", 1) * parallel.get("pipeline", 1)
     one = runs.recipe(tmp_path / "one", "gpt", train={**train, "micro_batch": GLOBAL_BATCH})
-    many = runs.recipe(tmp_path / "many", "gpt", train={"micro_batch": GLOBAL_BATCH // (ranks // inside), **train}, parallel=parallel)
+    many = runs.recipe(tmp_path / "many", "gpt", train={"micro_batch": all_at_once(ranks, parallel, GLOBAL_BATCH), **train}, parallel=parallel)
     runs.must(runs.tessera("train", one))
     runs.must(runs.tessera("train", many, ranks=ranks))
     expected, found = runs.metrics(tmp_path / "one/run"), runs.metrics(tmp_path / "many/run")

@@ -126,11 +126,6 @@ void HuggingFaceFolder::add_file(const std::string& name) {
   }
 }
 
-std::vector<int64_t> HuggingFaceFolder::shape(const std::string& key) const {
-  const TensorPlace& place = places_.at(key);
-  return files_[place.file].entries().at(place.key).shape;
-}
-
 at::Tensor HuggingFaceFolder::read(const std::string& key) const {
   const TensorPlace& place = places_.at(key);
   return files_[place.file].read(place.key);

@@ -23,7 +23,6 @@ class HuggingFaceFolder {
   /// Null where the folder has none.
   TokenizerPtr tokenizer() const { return tokenizer_; }
   bool has(const std::string& key) const { return places_.contains(key); }
-  std::vector<int64_t> shape(const std::string& key) const;
   /// A tensor under its key in the current style: old ones ("gamma", without "bert." or "transformer.") have
   /// been renamed.
   at::Tensor read(const std::string& key) const;
