@@ -14,7 +14,10 @@ struct Example {
   std::vector<int32_t>
       masked_positions;  ///< already masked data only (NVIDIA's files): where, and the original ids
   std::vector<int32_t> masked_ids;
-  int next_sentence = -1;  ///< 0 = really follows, 1 = random, -1 = not said
+  int next_sentence = -1;        ///< 0 = really follows, 1 = random, -1 = not said
+  std::vector<int32_t> labels;   ///< tasks: a class, a class per token (-1: none), or first and last token
+  std::vector<float> targets;    ///< tasks: a value per output
+  std::vector<Example> choices;  ///< tasks: one of these is right
 };
 
 /// Examples by number. get() is const, thread-safe and O(1) or nearly so; no state but the files behind it.

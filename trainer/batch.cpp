@@ -6,8 +6,9 @@ namespace tessera {
 
 Batch Batch::to(const at::Device& device) const {
   Batch moved = *this;
-  for (at::Tensor* tensor : {&moved.tokens, &moved.segments, &moved.attention_mask, &moved.label_positions,
-                             &moved.labels, &moved.next_sentence, &moved.samples, &moved.positions}) {
+  for (at::Tensor* tensor :
+       {&moved.tokens, &moved.segments, &moved.attention_mask, &moved.label_positions, &moved.labels,
+        &moved.targets, &moved.next_sentence, &moved.samples, &moved.positions}) {
     if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
   }
   return moved;

@@ -14,7 +14,9 @@ struct Batch {
   at::Tensor
       attention_mask;  ///< [batch, sequence] bool, true = a real token; undefined where nothing is padding
   at::Tensor label_positions;  ///< [n] int64, indices into batch * sequence; undefined: all of them, in order
-  at::Tensor labels;           ///< [n] int64 token ids; negative where nothing is predicted (filling up n)
+  at::Tensor labels;  ///< [n] int64 token ids or classes; negative where nothing is predicted (filling up n)
+  at::Tensor
+      targets;  ///< [n, outputs] float32: what a task's outputs should be; undefined where labels say it
   at::Tensor next_sentence;  ///< [batch] int64, 0 = really follows, 1 = random; undefined where the objective
                              ///< has none
   at::Tensor samples;        ///< [batch] int64 global sample indices: dropout depends on them

@@ -37,7 +37,7 @@ void fill_up(Batch& batch, int64_t columns) {
 void keep_labels(Batch& batch, const std::vector<int64_t>& positions, int64_t columns) {
   if (!batch.labels.defined()) return;
   write_down_positions(batch);
-  std::vector<int64_t> place(static_cast<size_t>(columns), -1), kept, labels;
+  std::vector<int64_t> place(static_cast<size_t>(columns), -1), kept, labels, rows;
   for (size_t i = 0; i < positions.size(); ++i)
     place[static_cast<size_t>(positions[i])] = static_cast<int64_t>(i);
   const auto* at = batch.label_positions.const_data_ptr<int64_t>();
@@ -48,9 +48,13 @@ void keep_labels(Batch& batch, const std::vector<int64_t>& positions, int64_t co
     if (label[i] < 0 || column < 0) continue;
     kept.push_back(at[i] / columns * width + column);
     labels.push_back(label[i]);
+    rows.push_back(i);
   }
   const std::vector<int64_t> others(batch.counts.begin() + 1, batch.counts.end());
   set_labels(batch, std::move(kept), std::move(labels));
+  if (batch.targets.defined()) {
+    batch.targets = with_rows(batch.targets.index_select(0, index_tensor(rows)), batch.labels.size(0));
+  }
   batch.counts.insert(batch.counts.end(), others.begin(), others.end());
 }
 

@@ -1,5 +1,7 @@
 #include "trainer/evaluate.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -15,10 +17,38 @@ LossReport make_report(const std::vector<std::string>& terms, const std::vector<
     report.loss += mean;
     report.values.emplace_back(terms[i] + "_loss", mean);
     report.values.emplace_back(terms[i] + "_accuracy", correct[i] / counts[i]);
-    if (i == 0) report.values.emplace_back("perplexity", std::exp(mean));
+    if (i == 0 && terms[i].ends_with("lm")) report.values.emplace_back("perplexity", std::exp(mean));
   }
   return report;
 }
+
+namespace {
+
+/// The rows of all ranks, on each, ordered by their first two columns.
+at::Tensor gather_rows(const std::vector<at::Tensor>& mine, const Communicator& host) {
+  const at::Tensor sizes = at::zeros({host.size()}, at::kLong);
+  auto* size = sizes.data_ptr<int64_t>();
+  const at::Tensor own = mine.empty() ? at::Tensor() : at::cat(mine);
+  if (own.defined()) size[host.rank()] = own.size(0);
+  host.all_reduce(sizes);
+  const at::Tensor columns = at::full({1}, own.defined() ? own.size(1) : 0, at::kLong);
+  host.all_reduce(columns, Reduction::max);
+  int64_t first = 0, total = 0;
+  for (int rank = 0; rank < host.size(); ++rank) {
+    if (rank < host.rank()) first += size[rank];
+    total += size[rank];
+  }
+  const at::Tensor all = at::zeros({total, columns.item<int64_t>()}, at::kDouble);
+  if (own.defined()) all.slice(0, first, first + own.size(0)).copy_(own);
+  host.all_reduce(all);
+  if (total == 0) return all;
+  const auto sorted_by = [](const at::Tensor& rows, int64_t column) {
+    return rows.index_select(0, std::get<1>(rows.select(1, column).sort(/*stable=*/true, 0, false)));
+  };
+  return sorted_by(all.size(1) > 1 ? sorted_by(all, 1) : all, 0);
+}
+
+}  // namespace
 
 LossReport evaluate(const Model& model, const Objective& objective, const Dataset& dataset,
                     const EvaluateOptions& options) {
@@ -29,6 +59,7 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
   // Rows: sums of losses, right predictions, counts. Float64: the order of ranks must not show.
   const at::Tensor totals = at::zeros({3, num_terms}, at::kDouble);
   const int64_t stride = options.micro_batch * options.data.size();
+  std::vector<at::Tensor> rows;
   for (int64_t start = 0; start < size; start += stride) {
     const int64_t first = start + options.micro_batch * options.data.rank();
     // All ranks go forward equally often, since some strategies exchange parameters there: who has no samples
@@ -46,6 +77,8 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
     if (!counts) continue;
     totals[0] += terms.sums.to(at::kCPU, at::kDouble);
     totals[1] += terms.correct.to(at::kCPU, at::kDouble);
+    const at::Tensor predicted = objective.predictions(collated, terms.outputs);
+    if (predicted.defined()) rows.push_back(predicted);
     for (int64_t i = 0; i < num_terms; ++i)
       totals[2][i] += static_cast<double>(batch.counts[static_cast<size_t>(i)]);
   }
@@ -54,7 +87,12 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
     const at::Tensor values = totals[i].contiguous();
     return std::vector<double>(values.data_ptr<double>(), values.data_ptr<double>() + num_terms);
   };
-  return make_report(objective.terms(), row(0), row(1), row(2));
+  LossReport report = make_report(objective.terms(), row(0), row(1), row(2));
+  if (objective.heads().task == TaskHead::none) return report;
+  report.predictions = gather_rows(rows, options.host);
+  const auto metrics = objective.metrics(report.predictions, dataset);
+  report.values.insert(report.values.end(), metrics.begin(), metrics.end());
+  return report;
 }
 
 }  // namespace tessera

@@ -26,8 +26,10 @@ struct EvaluateOptions {
 /// Sums over predictions, as training steps and evaluations report them.
 struct LossReport {
   double loss = 0;  ///< the sum of the terms' means: what is minimised
-  /// "mlm_loss", "mlm_accuracy", "nsp_loss", …, "perplexity" (exp of the first term's loss).
+  /// "mlm_loss", "mlm_accuracy", "nsp_loss", …, "perplexity" (exp of a language model's loss), and a task's
+  /// metrics.
   std::vector<std::pair<std::string, double>> values;
+  at::Tensor predictions = {};  ///< Objective::predictions() of the whole dataset, where it has some
 };
 
 /// Means from per-term sums of losses and right predictions and their counts (all over the whole global

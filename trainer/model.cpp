@@ -66,6 +66,10 @@ at::Tensor Model::pair_logits(const at::Tensor&, const Batch&) const {
   throw Error("this model has no sentence-pair head (next_sentence)");
 }
 
+at::Tensor Model::task_logits(const at::Tensor&, const Batch&, const DropoutState&) const {
+  throw Error("this model has no head for such a task");
+}
+
 KeyValueCache Model::make_cache(int64_t) const {
   throw Error("this model does not generate text; valid: gpt");
 }
@@ -115,6 +119,22 @@ at::Tensor Model::first_rows(const at::Tensor& hidden, const Batch& batch) const
   if (!split_) return hidden.view({batch.batch(), -1, hidden.size(1)}).select(1, 0).contiguous();
   const at::Tensor first = at::arange(batch.batch(), batch.tokens.options()) * batch.sequence();
   return split_->pick(hidden, first, batch.batch());
+}
+
+// Each row is a sample of its own to the dropout, numbered by its sample and its place there.
+at::Tensor Model::drop_label_rows(const at::Tensor& rows, const Batch& batch, const Dropout& site,
+                                  const DropoutState& dropout) const {
+  if (!dropout.enabled || site.probability() <= 0) return rows;
+  const at::Tensor& at = batch.label_positions;
+  const at::Tensor column = at.remainder(batch.sequence());
+  const at::Tensor place = batch.positions.defined() ? batch.positions.index_select(0, column) : column;
+  Context context;
+  context.batch = rows.size(0);
+  context.sequence = 1;
+  context.dropout = dropout;
+  context.samples =
+      batch.samples.index_select(0, at.floor_divide(batch.sequence())) * (int64_t{1} << 20) + place;
+  return site.forward(rows, context);
 }
 
 ops::TokenLoss Model::cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,

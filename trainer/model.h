@@ -38,6 +38,17 @@ struct Initial {
   double value = 0;
 };
 
+/// What a task reads off a model: a value per output of each sample, or of each token.
+enum class TaskHead { none, sequence, tokens, span };
+
+/// The heads that an objective needs.
+struct Heads {
+  bool vocabulary = true;      ///< predicts tokens
+  bool next_sentence = false;  ///< predicts whether the second sentence follows
+  TaskHead task = TaskHead::none;
+  int64_t outputs = 0;  ///< of the task's head
+};
+
 /// A run of a model's blocks, and whether the embedding comes before it and the heads after.
 struct ModelRange {
   size_t first = 0, end = 0;
@@ -68,6 +79,9 @@ class Model : public torch::nn::Module {
   /// Logits of the sentence-pair head from the first position of each sample: [batch, 2]. Error where there
   /// is none.
   virtual at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const;
+  /// Outputs of the task's head at the batch's label positions: [n, outputs]. Error where there is none.
+  virtual at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
+                                 const DropoutState& dropout) const;
 
   /// Room for generating up to max_positions tokens in a batch. Error for models that do not generate.
   virtual KeyValueCache make_cache(int64_t batch) const;
@@ -107,6 +121,9 @@ class Model : public torch::nn::Module {
   at::Tensor first_rows(const at::Tensor& hidden, const Batch& batch) const;
   /// What such ranks compute alike, for a loss that counts it once.
   at::Tensor once(const at::Tensor& x) const { return split_ ? split_->once(x) : x; }
+  /// Dropout of label_rows(), at a site for each of them.
+  at::Tensor drop_label_rows(const at::Tensor& rows, const Batch& batch, const Dropout& site,
+                             const DropoutState& dropout) const;
   ops::TokenLoss cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
                                const at::Tensor& labels) const;
   void add_blocks(int64_t num_layers, TransformerBlockConfig config);

@@ -40,7 +40,7 @@ void PipelineStep::train(const std::vector<Batch>& micro_batches, const DropoutS
     const Batch batch = micro_batches[static_cast<size_t>(micro_batch)].to(device_);
     at::Tensor hidden = forward(chunk, batch, input, dropout);
     if (!work_.parts.of(stage_, chunk).finishes) return hidden;
-    return loss(work_.objective.loss(work_.model, hidden, batch));
+    return loss(work_.objective.loss(work_.model, hidden, batch, dropout));
   };
   callbacks.begin_backward = [&](int chunk, int, bool last) {
     end_micro_step();

@@ -103,7 +103,7 @@ void Session::open_data() {
 }
 
 void Session::build_model() {
-  model = make_model(recipe.model, {tokenizer->vocab_size(), objective->next_sentence()});
+  model = make_model(recipe.model, {tokenizer->vocab_size(), objective->heads()});
   num_parameters_ = count_parameters(*model, /*trained=*/false);
   adapt(*model, recipe);
   parts_ = cut_model(*model, recipe);

@@ -168,7 +168,7 @@ void Trainer::train_step(const Step& step) {
 /// Returns with nothing but the graph holding hidden states, so that backward frees them on its way.
 LossTerms Trainer::forward(const Batch& batch, const DropoutState& dropout) const {
   const at::Tensor hidden = session_.model->forward(batch, dropout);
-  return session_.objective->loss(*session_.model, hidden, batch);
+  return session_.objective->loss(*session_.model, hidden, batch, dropout);
 }
 
 /// A micro-batch's part of the loss, differentiable; its terms are remembered for the log.

@@ -22,7 +22,7 @@ TrainedModel load_trained_model(const std::string& path, bool averaged) {
       make_objective(trained.recipe.objective,
                      {trained.tokenizer, trained.recipe.data.sequence_length, trained.recipe.run.seed});
   trained.model =
-      make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), trained.objective->next_sentence()});
+      make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), trained.objective->heads()});
   trained.model->allocate();
   const std::string group = averaged ? "ema/" : "model/";
   for (const auto& parameter : collect_parameters(*trained.model)) {

@@ -33,7 +33,6 @@ Config divisible_config() {
 ModelPtr bare_model(const std::string& family) {
   if (family == "bert") {
     auto config = divisible_config<BertConfig>();
-    config.next_sentence = true;
     return make_bert(config);
   }
   auto config = divisible_config<GptConfig>();

@@ -51,8 +51,8 @@ ImportedModel import_model(const std::string& from, const std::string& out) {
     throw Error(out + ": holds checkpoints already; valid: another folder");
   }
   const Recipe recipe = recipe_of(folder, out);
-  const ModelPtr model =
-      make_model(recipe.model, {folder.tokenizer()->vocab_size(), recipe.objective.name() == "mlm_nsp"});
+  const ModelPtr model = make_model(recipe.model, {folder.tokenizer()->vocab_size(),
+                                                   {.next_sentence = recipe.objective.name() == "mlm_nsp"}});
   model->initialise(import_seed);
   ImportedModel imported;
   imported.fresh = folder.load(*model);

@@ -62,7 +62,8 @@ class Prediction : public torch::nn::Module {
 
 class Bert : public Model {
  public:
-  explicit Bert(const BertConfig& config) : config_(config) {
+  Bert(const BertConfig& config, const Heads& heads)
+      : config_(config), heads_(heads), task_dropout_("classifier", config.dropout) {
     embeddings_ = register_module("embeddings", std::make_shared<BertEmbeddings>(config));
     TransformerBlockConfig block;
     block.attention = {config.hidden_size, config.num_heads, config.attention_dropout, /*causal=*/false, 0};
@@ -71,10 +72,16 @@ class Bert : public Model {
     block.epsilon = config.layer_norm_epsilon;
     block.activation = config.activation;
     add_blocks(config.num_layers, block);
-    prediction_ = register_module("prediction", std::make_shared<Prediction>(config));
-    if (!config.next_sentence) return;
-    pooler_ = register_module("pooler", std::make_shared<Linear>(config.hidden_size, config.hidden_size));
-    next_sentence_ = register_module("next_sentence", std::make_shared<Linear>(config.hidden_size, 2));
+    const int64_t hidden = config.hidden_size;
+    if (heads.vocabulary) prediction_ = register_module("prediction", std::make_shared<Prediction>(config));
+    if (heads.next_sentence || heads.task == TaskHead::sequence) {
+      pooler_ = register_module("pooler", std::make_shared<Linear>(hidden, hidden));
+    }
+    if (heads.next_sentence) {
+      next_sentence_ = register_module("next_sentence", std::make_shared<Linear>(hidden, 2));
+    }
+    if (heads.task == TaskHead::none) return;
+    classifier_ = register_module("classifier", std::make_shared<Linear>(hidden, heads.outputs));
   }
 
   at::Tensor embed(const Batch& batch, const Context& shared) const override {
@@ -91,8 +98,17 @@ class Bert : public Model {
   }
 
   at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const override {
-    if (!pooler_) return Model::pair_logits(hidden, batch);
+    if (!next_sentence_) return Model::pair_logits(hidden, batch);
     return once(next_sentence_->forward(pooler_->forward(first_rows(hidden, batch)).tanh()));
+  }
+
+  at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
+                         const DropoutState& dropout) const override {
+    if (!classifier_) return Model::task_logits(hidden, batch, dropout);
+    at::Tensor rows = label_rows(hidden, batch);
+    if (pooler_) rows = pooler_->forward(rows).tanh();
+    if (heads_.task != TaskHead::span) rows = drop_label_rows(rows, batch, task_dropout_, dropout);
+    return once(classifier_->forward(rows));
   }
 
   NameMap name_map() const override;
@@ -115,9 +131,11 @@ class Bert : public Model {
 
  private:
   BertConfig config_;
+  Heads heads_;
+  Dropout task_dropout_;
   std::shared_ptr<BertEmbeddings> embeddings_;
   std::shared_ptr<Prediction> prediction_;
-  std::shared_ptr<Linear> pooler_, next_sentence_;
+  std::shared_ptr<Linear> pooler_, next_sentence_, classifier_;
 };
 
 NameMap Bert::name_map() const {
@@ -140,13 +158,14 @@ NameMap Bert::name_map() const {
     add(theirs + "output.dense", ours + "feed_forward.contract");
     add(theirs + "output.LayerNorm", ours + "feed_forward_norm");
   }
-  add("cls.predictions.transform.dense", "prediction.dense");
-  add("cls.predictions.transform.LayerNorm", "prediction.norm");
-  map.push_back({"cls.predictions.bias", {"prediction.bias"}, false});
-  if (pooler_) {
-    add("bert.pooler.dense", "pooler");
-    add("cls.seq_relationship", "next_sentence");
+  if (prediction_) {
+    add("cls.predictions.transform.dense", "prediction.dense");
+    add("cls.predictions.transform.LayerNorm", "prediction.norm");
+    map.push_back({"cls.predictions.bias", {"prediction.bias"}, false});
   }
+  if (pooler_) add("bert.pooler.dense", "pooler");
+  if (next_sentence_) add("cls.seq_relationship", "next_sentence");
+  if (classifier_) add(heads_.task == TaskHead::span ? "qa_outputs" : "classifier", "classifier");
   return map;
 }
 
@@ -158,6 +177,8 @@ void check(const BertConfig& t, Problems& problems) {
   }
 }
 
-ModelPtr make_bert(const BertConfig& config) { return std::make_shared<Bert>(config); }
+ModelPtr make_bert(const BertConfig& config, const Heads& heads) {
+  return std::make_shared<Bert>(config, heads);
+}
 
 }  // namespace tessera

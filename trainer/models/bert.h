@@ -17,7 +17,6 @@ struct BertConfig {
   double layer_norm_epsilon = 1e-12;
   double initializer_range = 0.02;
   Activation activation = Activation::gelu_erf;
-  bool next_sentence = true;  ///< with pooler and sentence-pair head: the objective says so, not the recipe
 };
 
 template <class V>
@@ -39,7 +38,7 @@ void fields(BertConfig& t, V& v) {
 }
 void check(const BertConfig& t, Problems& problems);
 
-/// BERT with its pre-training heads (Devlin et al., 2018).
-ModelPtr make_bert(const BertConfig& config);
+/// BERT (Devlin et al., 2018).
+ModelPtr make_bert(const BertConfig& config, const Heads& heads = {.next_sentence = true});
 
 }  // namespace tessera

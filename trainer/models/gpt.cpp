@@ -38,7 +38,8 @@ class GptEmbeddings : public torch::nn::Module {
 
 class Gpt : public Model {
  public:
-  explicit Gpt(const GptConfig& config) : config_(config) {
+  Gpt(const GptConfig& config, const Heads& heads)
+      : config_(config), heads_(heads), task_dropout_("classifier", config.dropout) {
     embeddings_ = register_module("embeddings", std::make_shared<GptEmbeddings>(config));
     TransformerBlockConfig block;
     block.attention = {config.hidden_size, config.num_heads, config.attention_dropout, /*causal=*/true, 0};
@@ -52,6 +53,10 @@ class Gpt : public Model {
     if (config.version == 2) {
       norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
     }
+    if (heads.task == TaskHead::none) return;
+    const bool with_bias = heads.task != TaskHead::sequence;  // as transformers has it
+    classifier_ =
+        register_module("classifier", std::make_shared<Linear>(config.hidden_size, heads.outputs, with_bias));
   }
 
   at::Tensor embed(const Batch& batch, const Context& shared) const override {
@@ -67,6 +72,14 @@ class Gpt : public Model {
 
   at::Tensor token_logits(const at::Tensor& rows) const override {
     return ops::linear(rows, embeddings_->word->weight);
+  }
+
+  at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
+                         const DropoutState& dropout) const override {
+    if (!classifier_) return Model::task_logits(hidden, batch, dropout);
+    at::Tensor rows = label_rows(hidden, batch);
+    if (heads_.task == TaskHead::tokens) rows = drop_label_rows(rows, batch, task_dropout_, dropout);
+    return once(classifier_->forward(rows));
   }
 
   KeyValueCache make_cache(int64_t batch) const override;
@@ -98,8 +111,11 @@ class Gpt : public Model {
 
  private:
   GptConfig config_;
+  Heads heads_;
+  Dropout task_dropout_;
   std::shared_ptr<GptEmbeddings> embeddings_;
   std::shared_ptr<Norm> norm_;
+  std::shared_ptr<Linear> classifier_;
 };
 
 KeyValueCache Gpt::make_cache(int64_t batch) const {
@@ -162,6 +178,11 @@ NameMap Gpt::name_map() const {
     add(theirs + "mlp.c_proj", {ours + "feed_forward.contract"}, true);
   }
   if (second) add("transformer.ln_f", {"norm"}, false);
+  if (heads_.task == TaskHead::sequence) {
+    map.push_back({"score.weight", {"classifier.weight"}, false});
+  } else if (classifier_) {
+    add(heads_.task == TaskHead::span ? "qa_outputs" : "classifier", {"classifier"}, false);
+  }
   return map;
 }
 
@@ -173,6 +194,8 @@ void check(const GptConfig& t, Problems& problems) {
   }
 }
 
-ModelPtr make_gpt(const GptConfig& config) { return std::make_shared<Gpt>(config); }
+ModelPtr make_gpt(const GptConfig& config, const Heads& heads) {
+  return std::make_shared<Gpt>(config, heads);
+}
 
 }  // namespace tessera

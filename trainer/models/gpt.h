@@ -40,6 +40,6 @@ void fields(GptConfig& t, V& v) {
 void check(const GptConfig& t, Problems& problems);
 
 /// GPT-1 and GPT-2 (Radford et al., 2018 and 2019).
-ModelPtr make_gpt(const GptConfig& config);
+ModelPtr make_gpt(const GptConfig& config, const Heads& heads = {});
 
 }  // namespace tessera

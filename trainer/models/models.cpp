@@ -27,15 +27,13 @@ Config sized(const Choice& choice, const ModelSetting& setting) {
 const Registry<ModelPtr, const ModelSetting&>& models() {
   static const Registry<ModelPtr, const ModelSetting&> registry(
       "family", {
-                    {choice<BertConfig>("bert", "encoder with pre-training heads (Devlin et al., 2018)"),
+                    {choice<BertConfig>("bert", "encoder (Devlin et al., 2018)"),
                      [](const Choice& chosen, const ModelSetting& setting) {
-                       auto config = sized<BertConfig>(chosen, setting);
-                       config.next_sentence = setting.next_sentence;
-                       return make_bert(config);
+                       return make_bert(sized<BertConfig>(chosen, setting), setting.heads);
                      }},
                     {choice<GptConfig>("gpt", "decoder: GPT-1 and GPT-2 (Radford et al., 2018, 2019)"),
                      [](const Choice& chosen, const ModelSetting& setting) {
-                       return make_gpt(sized<GptConfig>(chosen, setting));
+                       return make_gpt(sized<GptConfig>(chosen, setting), setting.heads);
                      }},
                 });
   return registry;

@@ -6,8 +6,8 @@ namespace tessera {
 
 /// What a model needs to know of the run beside its own section.
 struct ModelSetting {
-  int64_t vocab_size = 0;      ///< the tokenizer's
-  bool next_sentence = false;  ///< Objective::next_sentence()
+  int64_t vocab_size = 0;  ///< the tokenizer's
+  Heads heads = {};        ///< Objective::heads()
 };
 
 /// Every model family: its name in recipes and its options.

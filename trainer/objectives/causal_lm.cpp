@@ -36,7 +36,8 @@ class CausalLm : public Objective {
     return batch;
   }
 
-  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const override {
+  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch,
+                 const DropoutState&) const override {
     const ops::TokenLoss tokens = model.token_loss(hidden, batch);
     return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
   }

@@ -19,11 +19,12 @@ class MaskedLm : public Objective {
   ExampleKind example_kind() const override {
     return next_sentence_ ? ExampleKind::pairs : ExampleKind::single;
   }
-  bool next_sentence() const override { return next_sentence_; }
+  Heads heads() const override { return {.next_sentence = next_sentence_}; }
 
   Batch collate(const std::vector<Example>& examples) const override;
 
-  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch) const override {
+  LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch,
+                 const DropoutState&) const override {
     const ops::TokenLoss tokens = model.token_loss(hidden, batch);
     if (!next_sentence_) return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
     if (!batch.next_sentence.defined()) {  // this rank has no first positions

@@ -27,6 +27,10 @@ void set_labels(Batch& batch, std::vector<int64_t> positions, std::vector<int64_
   batch.labels = index_tensor(labels);
 }
 
+at::Tensor with_rows(const at::Tensor& matrix, int64_t rows) {
+  return at::constant_pad_nd(matrix, {0, 0, 0, rows - matrix.size(0)});
+}
+
 Batch pad_rows(const std::vector<Row>& rows, int64_t longest_allowed, int32_t pad) {
   const auto length = [&](const Row& row) { return std::min<int64_t>(row.tokens->size(), longest_allowed); };
   int64_t width = 0;

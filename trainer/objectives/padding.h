@@ -22,4 +22,7 @@ at::Tensor index_tensor(const std::vector<int64_t>& values);
 /// rows that predict nothing (few shapes, as above).
 void set_labels(Batch& batch, std::vector<int64_t> positions, std::vector<int64_t> labels);
 
+/// [n, columns] filled up with zeros to `rows`.
+at::Tensor with_rows(const at::Tensor& matrix, int64_t rows);
+
 }  // namespace tessera
