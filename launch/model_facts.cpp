@@ -85,7 +85,7 @@ ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
   ModelFacts facts;
   static_cast<ModelShape&>(facts) = shape_of(recipe, known);
   facts.pair_head = recipe.objective.name() == "mlm_nsp";
-  const ModelPtr model = make_model(recipe.model, {known, facts.pair_head});
+  const ModelPtr model = make_model(recipe.model, {known, {.next_sentence = facts.pair_head}});
   sort_parameters(*model, facts);
   facts.optimizer_state = count_state(recipe, *model);
   facts.norm_embeddings = facts.dense_head;

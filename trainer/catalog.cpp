@@ -7,6 +7,7 @@
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/schedules/schedules.h"
+#include "trainer/start_model.h"
 
 namespace tessera {
 namespace {
@@ -21,11 +22,22 @@ void check_objective_fits(const Recipe& recipe, Problems& problems) {
                                      "; valid: " + (decoder ? "causal_lm" : "mlm_nsp, mlm"));
 }
 
+void check_adapt(const Recipe& recipe, Problems& problems) {
+  if (keeps_base(recipe) && !recipe.model.text("from")) {
+    problems.add("adapt.method", recipe.adapt.name() + " needs a model to adapt; valid: with model.from");
+  }
+}
+
 }  // namespace
 
 const Catalog& catalog() {
-  static const Catalog all{model_choices(),    objective_choices(), optimizer_choices(),
-                           schedule_choices(), adapt_choices(),     {check_objective_fits}};
+  static const Catalog all{model_choices(),
+                           objective_choices(),
+                           optimizer_choices(),
+                           schedule_choices(),
+                           adapt_choices(),
+                           {check_objective_fits, check_adapt},
+                           [](const std::string& folder) { return StartModel::open(folder)->section(); }};
   return all;
 }
 

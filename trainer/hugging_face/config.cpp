@@ -246,8 +246,11 @@ HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::s
 }
 
 ordered_json hugging_face_config(const Choice& model, const ConfigSetting& setting) {
-  if (const auto* bert = model.get_if<BertConfig>()) return bert_config(*bert, setting);
-  if (const auto* gpt = model.get_if<GptConfig>()) return gpt_config(*gpt, setting);
+  ordered_json json;
+  if (const auto* bert = model.get_if<BertConfig>()) json = bert_config(*bert, setting);
+  if (const auto* gpt = model.get_if<GptConfig>()) json = gpt_config(*gpt, setting);
+  if (!json.empty() && !setting.tied) json["tie_word_embeddings"] = false;
+  if (!json.empty()) return json;
   throw std::logic_error("no config.json for models of the family " + model.name());
 }
 
