@@ -30,6 +30,11 @@ void WeightAverage::update() {
   });
 }
 
+void WeightAverage::restart() {
+  const torch::NoGradGuard no_grad;
+  for (size_t i = 0; i < parameters_.size(); ++i) averages_[i].copy_(parameters_[i].master);
+}
+
 void WeightAverage::swap() {
   const torch::NoGradGuard no_grad;
   for (size_t i = 0; i < averages_.size(); ++i) {

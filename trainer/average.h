@@ -11,6 +11,8 @@ class WeightAverage {
   WeightAverage(std::vector<Parameter> parameters, double decay);
 
   void update();
+  /// Starts again from the masters.
+  void restart();
   /// Exchanges averages and masters, and refreshes the working copies: once before evaluating, once after.
   void swap();
 

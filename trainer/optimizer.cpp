@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -23,6 +24,7 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
   if (!parameters_.empty()) options = options.device(parameters_.front().master.device());
   steps_ = at::zeros({}, options);
   host_gradients_.resize(parameters_.size());
+  ages_.resize(parameters_.size());
   for (const auto& parameter : parameters_) {
     at::Tensor& store = stores_.emplace_back();
     if (!parameter.has_copy() || !parameter.master.is_cpu()) continue;
@@ -74,7 +76,7 @@ void Optimizer::step(double learning_rate, const std::vector<at::Tensor>& gradie
 
 void Optimizer::step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale) {
   steps_.add_(1);
-  begin_step(num_steps());
+  begin_step(ages_now());
   std::vector<int64_t> sizes;
   for (const auto& gradient : gradients) {
     TORCH_INTERNAL_ASSERT(!gradient.defined() || gradient.is_contiguous());
@@ -105,6 +107,7 @@ void Optimizer::update_span(const blocks::Span& span, double learning_rate, cons
     float* const master = parameter.master.data_ptr<float>() + offset;
     update({parameter,
             learning_rate * parameter.learning_rate_scale,
+            ages_[index],
             {master, static_cast<size_t>(count)},
             values,
             slots.data()});
@@ -117,6 +120,8 @@ void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& g
   const at::Tensor scale = gradient_scale.defined() ? gradient_scale : at::ones({}, steps_.options());
   const at::Tensor finite = at::isfinite(scale).to(at::kFloat);
   steps_.add_(finite);
+  std::vector<at::Tensor> steps;
+  for (const int64_t first : first_steps_) steps.push_back(first == 0 ? steps_ : steps_ - first);
   std::map<std::pair<double, double>, Batch> batches;
   std::vector<at::Tensor> masters;
   std::vector<at::Tensor> copies;
@@ -128,7 +133,7 @@ void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& g
     batch.masters.push_back(parameter.master);
     batch.gradients.push_back(gradients[i].to(at::kFloat));
     for (size_t slot = 0; slot < slots_.size(); ++slot) batch.slots[slot].push_back(slots_[slot][i]);
-    batch.steps.push_back(steps_);
+    batch.steps.push_back(steps[ages_[i]]);
     if (!parameter.has_copy()) continue;
     masters.push_back(parameter.master);
     copies.push_back(parameter.working.detach());
@@ -157,5 +162,22 @@ std::vector<TensorPiece> Optimizer::state() const {
 int64_t Optimizer::num_steps() const { return static_cast<int64_t>(steps_.item<float>()); }
 
 void Optimizer::set_num_steps(int64_t steps) { steps_.fill_(static_cast<double>(steps)); }
+
+void Optimizer::set_first_steps(std::vector<int64_t> steps) {
+  TORCH_INTERNAL_ASSERT(steps.size() == parameters_.size());
+  first_steps_ = steps;
+  std::sort(first_steps_.begin(), first_steps_.end());
+  first_steps_.erase(std::unique(first_steps_.begin(), first_steps_.end()), first_steps_.end());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const auto found = std::lower_bound(first_steps_.begin(), first_steps_.end(), steps[i]);
+    ages_[i] = static_cast<size_t>(found - first_steps_.begin());
+  }
+}
+
+std::vector<int64_t> Optimizer::ages_now() const {
+  std::vector<int64_t> steps;
+  for (const int64_t first : first_steps_) steps.push_back(num_steps() - first);
+  return steps;
+}
 
 }  // namespace tessera

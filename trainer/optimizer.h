@@ -36,6 +36,8 @@ class Optimizer {
   /// Steps really taken. Waits for the device.
   int64_t num_steps() const;
   void set_num_steps(int64_t steps);
+  /// Steps taken before a parameter's first, by its place in parameters(): it was frozen until then.
+  void set_first_steps(std::vector<int64_t> steps);
 
   /// Takes the path of accelerators on the CPU too; for comparison.
   void use_aten(bool use) { use_aten_ = use; }
@@ -46,6 +48,7 @@ class Optimizer {
   struct Block {
     const Parameter& parameter;
     double learning_rate;  ///< the parameter's own
+    size_t age;            ///< which of begin_step()'s counts is the parameter's
     std::span<float> values;
     const float* gradient;
     float* const* slots;
@@ -61,12 +64,14 @@ class Optimizer {
     at::Tensor inverse_scale;       ///< gradients are to be divided by this
     at::Tensor skip;                ///< 1 where nothing may change
   };
-  /// Called before the blocks of a step on the CPU; `step` counts from 1.
-  virtual void begin_step(int64_t step) {}
+  /// Called before the blocks of a step on the CPU, with the counts of steps that parameters have then taken,
+  /// from 1: one for all, unless some began late.
+  virtual void begin_step(const std::vector<int64_t>& steps) {}
   virtual void update(const Block& block) const = 0;
   virtual void update_aten(Batch& batch) const = 0;
 
  private:
+  std::vector<int64_t> ages_now() const;
   void step_blocks(double learning_rate, const std::vector<at::Tensor>& gradients, float scale);
   std::vector<at::Tensor> bring_gradients(const std::vector<at::Tensor>& gradients);
   void send_working() const;
@@ -81,6 +86,8 @@ class Optimizer {
   std::vector<at::Tensor> stores_;  // where working copies are written, if there are any and the CPU steps
   std::vector<at::Tensor> host_gradients_;  // of gradients on a device whose masters are on the host
   at::Tensor steps_;  // 0-dim float32 with the masters: a skipped step is known only on their device
+  std::vector<int64_t> first_steps_{0};  // different ones
+  std::vector<size_t> ages_;             // which of them is each parameter's
   bool use_aten_ = false;
 };
 

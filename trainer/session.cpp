@@ -127,8 +127,33 @@ Session::Session(Recipe given, World& surrounding)
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
            mesh_sizes(recipe, world.size())),
       host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe, world.size())) : mesh) {
+  find_checkpoint();
   open_data();
   build_model();
+}
+
+/// The one that run.resume asks for, if there is one.
+void Session::find_checkpoint() {
+  const std::string checkpoints = recipe.run.folder + "/checkpoints";
+  newest_ = newest_checkpoint(checkpoints);
+  const auto open = [this](const std::string& path) {
+    checkpoint_ = std::make_unique<CheckpointReader>(CheckpointReader::open(path));
+  };
+  if (recipe.run.resume == "never") {
+    if (newest_.path.empty() && newest_.skipped.empty()) return;
+    throw recipe.error(
+        "run.resume",
+        fmt::format("never, but {} has checkpoints; valid: another run.folder, or auto", recipe.run.folder));
+  }
+  if (!newest_.path.empty()) {
+    open(newest_.path);
+  } else if (recipe.run.resume != "auto") {
+    open(recipe.run.resume);
+  } else if (!newest_.skipped.empty()) {
+    throw Error(
+        fmt::format("{}: no whole checkpoint is left to resume from; move the folder away to begin anew: {}",
+                    checkpoints, join(newest_.skipped, "; ")));
+  }
 }
 
 /// What a folder's mistakes are, said at the place in the recipe that names it.
@@ -172,7 +197,7 @@ void Session::build_model() {
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
   model->initialise(recipe.run.seed, distributed.frozen);
-  scale_learning_rates(distributed.parameters, recipe);
+  scale_learning_rates(distributed.parameters, model->blocks().size(), recipe);
   state.optimizer =
       make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
   state.frozen = std::move(distributed.frozen);
@@ -190,7 +215,8 @@ void Session::build_model() {
 /// Those that `adapt` asks for, or that the adapter in adapt.from has.
 void Session::add_parts() {
   auto* options = recipe.adapt.get_if<LoraOptions>();
-  if (!options || !options->from) return adapt(*model, recipe, fit_.fresh);
+  const int64_t step = checkpoint_ ? checkpoint_->meta().step : 0;
+  if (!options || !options->from) return adapt(*model, recipe, fit_.fresh, step);
   const auto at_from = [&](const auto& body) {
     try {
       return body();
@@ -228,30 +254,17 @@ void Session::start_pipeline() {
 void Session::resume() {
   if (world.rank() == 0) make_run_folder(recipe);
   world.communicator().barrier();
-  const std::string checkpoints = recipe.run.folder + "/checkpoints";
-  const NewestCheckpoint newest = newest_checkpoint(checkpoints);
   log = std::make_unique<RunLog>(recipe, world.rank());
-  for (const auto& skipped : newest.skipped) log->notice("skipped a damaged checkpoint: " + skipped);
-  if (recipe.run.resume == "never") {
-    if (!newest.path.empty() || !newest.skipped.empty()) {
-      throw recipe.error("run.resume",
-                         fmt::format("never, but {} has checkpoints; valid: another run.folder, or auto",
-                                     recipe.run.folder));
-    }
-  } else if (!newest.path.empty()) {
-    restore(CheckpointReader::open(newest.path), /*own=*/true);
-  } else if (recipe.run.resume != "auto") {
-    restore(CheckpointReader::open(recipe.run.resume), /*own=*/false);
-  } else if (!newest.skipped.empty()) {
-    throw Error(
-        fmt::format("{}: no whole checkpoint is left to resume from; move the folder away to begin anew: {}",
-                    checkpoints, join(newest.skipped, "; ")));
+  for (const auto& skipped : newest_.skipped) log->notice("skipped a damaged checkpoint: " + skipped);
+  if (checkpoint_) {
+    restore(*checkpoint_, /*own=*/!newest_.path.empty());
   } else {
     load_start();
   }
   start_.reset();
+  checkpoint_.reset();
   CheckpointOptions options;
-  options.folder = checkpoints;
+  options.folder = recipe.run.folder + "/checkpoints";
   options.rank = world.rank();
   options.size = world.size();
   options.gather_text = [this](const std::string& text) { return world.communicator().gather_text(text); };
@@ -300,9 +313,27 @@ void Session::load_base(const std::vector<Parameter>& trained) {
 void Session::restore(const CheckpointReader& reader, bool own) {
   check_same_run(reader, own);
   if (keeps_base(recipe)) load_base({});
-  state.restore(reader);
+  restore_stages(reader);
   strategy->parameters_loaded();
   resumed_from_ = reader.folder();
+}
+
+/// Parameters that train since a later stage have their own first step.
+void Session::restore_stages(const CheckpointReader& reader) {
+  const auto* options = recipe.adapt.get_if<FreezeOptions>();
+  if (!options) return state.restore(reader);
+  const auto num_blocks = static_cast<int64_t>(model->blocks().size());
+  const size_t stage = stage_of(*options, reader.meta().step);
+  const auto since = [&](const std::string& name) {
+    return trained_since(*options, stage, name, num_blocks);
+  };
+  state.restore(reader, since);
+  state.stage_steps.resize(std::max(state.stage_steps.size(), stage + 1), state.optimizer->num_steps());
+  std::vector<int64_t> first_steps;
+  for (const auto& parameter : state.optimizer->parameters()) {
+    first_steps.push_back(state.stage_steps[since(parameter.name)]);
+  }
+  state.optimizer->set_first_steps(std::move(first_steps));
 }
 
 /// Says what differs between the checkpoint's recipe and this one; refuses what would make it another run.

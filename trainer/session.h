@@ -75,6 +75,7 @@ class Session {
   std::unique_ptr<RunLog> log;
 
  private:
+  void find_checkpoint();
   void open_data();
   void build_model();
   void divide_model();
@@ -82,6 +83,7 @@ class Session {
   void start_loader();
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
+  void restore_stages(const CheckpointReader& reader);
   template <class Body>
   auto at_start(const Body& body) const;
   void add_parts();
@@ -93,6 +95,8 @@ class Session {
   BatchDivision division_;
   PipelineParts parts_;
   ParameterCounts counts_;
+  NewestCheckpoint newest_;                       // of this run's own
+  std::unique_ptr<CheckpointReader> checkpoint_;  // to resume from; null once that is done
   std::string resumed_from_;
   std::unique_ptr<StartModel> start_;  // null without model.from, and once it has been read
   StartModel::Fit fit_;

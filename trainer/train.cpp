@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "datasets/loader.h"
+#include "trainer/adapt/adapt.h"
 #include "trainer/evaluate.h"
 #include "trainer/files.h"
 #include "trainer/gradients.h"
@@ -82,10 +83,11 @@ class Trainer {
 Ending Trainer::run() {
   session_.resume();
   report_start();
-  if (last_step()) return {state().step, 0};
+  if (last_step()) return {state().step};
   num_not_finite_ = at::zeros({}, at::TensorOptions(session_.device).dtype(at::kFloat));
-  const int64_t end = recipe_.train.stop_after > 0 ? std::min(recipe_.train.stop_after, session_.total_steps)
-                                                   : session_.total_steps;
+  const int64_t last = recipe_.train.stop_after > 0 ? std::min(recipe_.train.stop_after, session_.total_steps)
+                                                    : session_.total_steps;
+  const int64_t end = std::min(last, next_stage(recipe_, state().step).value_or(last));
   interval_start_ = Clock::now();
   Step next = fetch();
   while (state().step < end) {
@@ -105,8 +107,12 @@ Ending Trainer::run() {
     if (due(recipe_.checkpoint.every) || state().step == end) save();
   }
   session_.writer->wait();
+  if (end < last) {
+    world_.communicator().barrier();  // rank 0's file stands under its name
+    return {.step = state().step, .goes_on = true};
+  }
   session_.log->finish();
-  return {state().step, 0};
+  return {state().step};
 }
 
 void Trainer::report_start() const {
@@ -288,8 +294,15 @@ void Trainer::save() {
 
 }  // namespace
 
+/// Where a stage of `adapt` ends, other parameters are trained: everything is made anew around the checkpoint
+/// written there, as if the run had been interrupted.
 Ending train(const Recipe& recipe, World& world, const TrainHooks& hooks) {
-  return Trainer(recipe, world, hooks).run();
+  Recipe now = recipe;
+  for (;;) {
+    const Ending ending = Trainer(now, world, hooks).run();
+    if (!ending.goes_on) return ending;
+    now.run.resume = "auto";
+  }
 }
 
 }  // namespace tessera

@@ -8,8 +8,9 @@ namespace tessera {
 
 /// How a run ended.
 struct Ending {
-  int64_t step = 0;  ///< optimizer steps done, all of them saved
-  int signal = 0;    ///< the signal that ended it early, or 0
+  int64_t step = 0;      ///< optimizer steps done, all of them saved
+  int signal = 0;        ///< the signal that ended it early, or 0
+  bool goes_on = false;  ///< another stage of `adapt` follows
 };
 
 class Table;

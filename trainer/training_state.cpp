@@ -34,10 +34,12 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
 std::string TrainingState::numbers() const {
   nlohmann::json numbers{{"optimizer_steps", optimizer->num_steps()}};
   if (!base.empty()) numbers["base"] = base;
+  if (stage_steps.size() > 1) numbers["stage_steps"] = stage_steps;
   return numbers.dump();
 }
 
-void TrainingState::restore(const CheckpointReader& reader) {
+void TrainingState::restore(const CheckpointReader& reader,
+                            const std::function<size_t(const std::string& parameter)>& since) {
   const auto numbers = nlohmann::json::parse(reader.meta().state_json, nullptr, false);
   if (!numbers.is_object() || !numbers.contains("optimizer_steps")) {
     throw Error(reader.folder() + ": the state has no optimizer_steps");
@@ -48,10 +50,21 @@ void TrainingState::restore(const CheckpointReader& reader) {
   }
   step = reader.meta().step;
   samples = reader.meta().samples;
-  for (const auto& piece : pieces(0, 1)) {
-    const bool optional = piece.name.starts_with("ema/") || piece.name.starts_with("loss_scale/");
-    if (optional && !reader.has(piece.name)) continue;  // switched on since: starts from here
+  const auto read = [&](const TensorPiece& piece) {
     reader.read_into(piece.name, piece.offset, piece.local);
+  };
+  for (const auto& piece : pieces(0, 1)) {
+    if (piece.name.starts_with("model/")) read(piece);
+  }
+  if (average) average->restart();
+  stage_steps = numbers.value("stage_steps", std::vector<int64_t>{0});
+  const auto joins = [&](const std::string& name) { return since && since(name) >= stage_steps.size(); };
+  for (const auto& piece : pieces(0, 1)) {
+    if (piece.name.starts_with("model/")) continue;
+    // Switched on since, or not trained before: starts from here.
+    const bool optional = piece.name.starts_with("ema/") || piece.name.starts_with("loss_scale/") ||
+                          joins(piece.name.substr(piece.name.rfind('/') + 1));
+    if (!optional || reader.has(piece.name)) read(piece);
   }
   optimizer->set_num_steps(numbers["optimizer_steps"].get<int64_t>());
   refresh_working(optimizer->parameters());

@@ -4,6 +4,7 @@
 
 #include "recipes/fields.h"
 #include "recipes/recipe.h"
+#include "trainer/adapt/freeze.h"
 #include "trainer/model.h"
 
 namespace tessera {
@@ -35,6 +36,7 @@ struct LoraOptions {
   bool rank_stabilized = false;
   bool dora = false;
   double rate_ratio = 1;
+  double layer_decay = 1;
   std::optional<std::string> from;
 };
 template <class V>
@@ -54,6 +56,7 @@ void fields(LoraOptions& t, V& v) {
   v("dora", t.dora, "also learn the magnitude of each output's weights (DoRA)");
   v("rate_ratio", t.rate_ratio, "learning rate of the b parts over that of the a parts (LoRA+)", changeable,
     above(0));
+  v("layer_decay", t.layer_decay, decay_docs, above(0));
   v("from", t.from, "folder of an adapter that PEFT or `tessera export` left, to go on with", changeable);
 }
 

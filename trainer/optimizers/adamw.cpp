@@ -11,21 +11,26 @@ namespace tessera {
 Adamw::Adamw(std::vector<Parameter> parameters, const AdamwOptions& options)
     : Optimizer(std::move(parameters), {"exp_avg", "exp_avg_sq"}, options.learning_rate), options_(options) {}
 
-void Adamw::begin_step(int64_t step) {
+void Adamw::begin_step(const std::vector<int64_t>& steps) {
+  corrections_.assign(steps.size(), {});
   if (!options_.bias_correction) return;
-  correction1_ = 1 - std::pow(options_.beta1, static_cast<double>(step));
-  correction2_root_ = std::sqrt(1 - std::pow(options_.beta2, static_cast<double>(step)));
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const auto step = static_cast<double>(steps[i]);
+    corrections_[i] = {1 - std::pow(options_.beta1, step), std::sqrt(1 - std::pow(options_.beta2, step))};
+  }
 }
 
 void Adamw::update(const Block& block) const {
   const double decay = options_.weight_decay * block.parameter.weight_decay_scale;
-  const loops::AdamwConstants constants{.keep = static_cast<float>(1 - block.learning_rate * decay),
-                                        .weight1 = static_cast<float>(1 - options_.beta1),
-                                        .beta2 = static_cast<float>(options_.beta2),
-                                        .weight2 = static_cast<float>(1 - options_.beta2),
-                                        .root = static_cast<float>(correction2_root_),
-                                        .epsilon = static_cast<float>(options_.epsilon),
-                                        .step_size = static_cast<float>(block.learning_rate / correction1_)};
+  const Correction& correction = corrections_[block.age];
+  const loops::AdamwConstants constants{
+      .keep = static_cast<float>(1 - block.learning_rate * decay),
+      .weight1 = static_cast<float>(1 - options_.beta1),
+      .beta2 = static_cast<float>(options_.beta2),
+      .weight2 = static_cast<float>(1 - options_.beta2),
+      .root = static_cast<float>(correction.second_root),
+      .epsilon = static_cast<float>(options_.epsilon),
+      .step_size = static_cast<float>(block.learning_rate / correction.first)};
   loops::adamw(block.values.data(), block.slots[0], block.slots[1], block.gradient,
                static_cast<int64_t>(block.values.size()), constants);
 }

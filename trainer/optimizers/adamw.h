@@ -35,14 +35,17 @@ class Adamw : public Optimizer {
   Adamw(std::vector<Parameter> parameters, const AdamwOptions& options);
 
  protected:
-  void begin_step(int64_t step) override;
+  void begin_step(const std::vector<int64_t>& steps) override;
   void update(const Block& block) const override;
   void update_aten(Batch& batch) const override;
 
  private:
   AdamwOptions options_;
-  double correction1_ = 1;       // 1 - beta1^step
-  double correction2_root_ = 1;  // sqrt(1 - beta2^step)
+  struct Correction {
+    double first = 1;        // 1 - beta1^step
+    double second_root = 1;  // sqrt(1 - beta2^step)
+  };
+  std::vector<Correction> corrections_{{}};  // by age
 };
 
 }  // namespace tessera
