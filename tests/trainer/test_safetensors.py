@@ -60,7 +60,7 @@ BAD = {
     "header past the end": (struct.pack("<Q", 1000) + b"{}", "header of 1000 bytes is not in"),
     "huge header": (struct.pack("<Q", 2**63) + b"{}", "header of 9223372036854775808 bytes"),
     "no header": (pack(b""), "not JSON"),
-    "not JSON": (pack(b"{'a': 1}"), "not JSON: at line 1, column 2"),
+    "not JSON": (pack(b"{'a': 1}"), "not JSON: at column 2"),
     "not UTF-8": (pack(b'{"\xff": 1}'), "not JSON"),
     "a list": (pack(b"[]"), "a JSON array, not an object"),
     "duplicate": (pack(b'{"a":' + json.dumps(entry([1], 0, 4)).encode() + b',"a":' + json.dumps(entry([1], 0, 4)).encode() + b"}", b"1234"),

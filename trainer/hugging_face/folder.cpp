@@ -8,8 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "datasets/strict_json.h"
 #include "recipes/error.h"
-#include "trainer/hugging_face/strict_json.h"
 #include "trainer/name_map.h"
 
 namespace tessera {

@@ -11,8 +11,8 @@
 #include <bit>
 #include <cstdio>
 
+#include "datasets/strict_json.h"
 #include "recipes/error.h"
-#include "trainer/hugging_face/strict_json.h"
 
 namespace tessera {
 namespace {
