@@ -108,7 +108,12 @@ int run_generate(GenerateArguments options) {
   const TrainedModel trained = load_trained_model(options.path, options.averaged);
   const SpecialTokens& special = trained.tokenizer->special();
   options.generate.end = special.end;
-  if (trained.recipe.objective.name() == "causal_lm") {
+  if (!trained.objective->heads().vocabulary) {
+    throw Error(
+        fmt::format("{}: trained for {}, this model writes no text; tessera evaluate tells what it says",
+                    options.path, trained.recipe.objective.name()));
+  }
+  if (trained.model->causal()) {
     options.prompts.size() == 1 && !options.json ? stream_one(trained, options)
                                                  : generate_all(trained, options);
     return 0;

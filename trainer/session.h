@@ -76,6 +76,7 @@ class Session {
   std::map<std::string, int64_t> sent_before_;  // by group of ranks, at the last profile()
   BatchDivision division_;
   PipelineParts parts_;
+  std::vector<std::string> data_notes_;
   int64_t num_parameters_ = 0, num_trained_ = 0;
   std::string resumed_from_;
 };

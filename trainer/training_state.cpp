@@ -31,7 +31,9 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
 }
 
 std::string TrainingState::numbers() const {
-  return nlohmann::json{{"optimizer_steps", optimizer->num_steps()}}.dump();
+  nlohmann::json numbers{{"optimizer_steps", optimizer->num_steps()}, {"num_stale", num_stale}};
+  if (best_score) numbers["best_score"] = *best_score;
+  return numbers.dump();
 }
 
 void TrainingState::restore(const CheckpointReader& reader) {
@@ -47,6 +49,8 @@ void TrainingState::restore(const CheckpointReader& reader) {
     throw Error(reader.folder() + ": the state has no optimizer_steps");
   }
   optimizer->set_num_steps(numbers["optimizer_steps"].get<int64_t>());
+  if (numbers.contains("best_score")) best_score = numbers["best_score"].get<double>();
+  num_stale = numbers.value("num_stale", int64_t{0});
   refresh_working(optimizer->parameters());
 }
 

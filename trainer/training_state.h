@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,9 @@ struct TrainingState {
   std::vector<Parameter> frozen;           ///< the others
   std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
   std::unique_ptr<WeightAverage> average;  ///< train.ema only
+
+  std::optional<double> best_score;  ///< of the evaluations so far, lower is better
+  int64_t num_stale = 0;             ///< evaluations since that one
 
   /// Everything as named rectangles of global tensors, in the memory where it lives. `rank` of `ranks`: this
   /// one in the whole job.
