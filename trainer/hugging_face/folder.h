@@ -50,6 +50,7 @@ class HuggingFaceFolder {
 struct ExportOptions {
   at::ScalarType dtype = at::kFloat;
   int64_t shard_bytes = int64_t(5) << 30;  ///< of a file, as Hugging Face cuts them
+  Choice objective = {};                   ///< the recipe's: tells of a task's head and its labels
 };
 
 /// Writes `model`, whose section of the recipe is `section`, and its tokenizer as such a folder, which
