@@ -225,7 +225,8 @@ std::optional<ordered_json> Records::find(int64_t i, const std::string& column) 
 
 bool Records::has(int64_t i, const std::string& column) const {
   const std::optional<ordered_json> value = find(i, column);
-  return value && !value->is_null() && (format_ == Format::json || *value != "");
+  return value && !value->is_null() &&
+         (format_ == Format::json || !value->get_ref<const std::string&>().empty());
 }
 
 ordered_json Records::json(int64_t i, const std::string& column) const {

@@ -3,25 +3,25 @@
 #include <fmt/format.h>
 
 #include "launch/commands.h"
+#include "launch/model_options.h"
 #include "recipes/error.h"
 #include "trainer/prediction_files.h"
-#include "trainer/trained_model.h"
 #include "trainer/training_data.h"
 
 namespace tessera {
 namespace {
 
 struct EvaluateArguments {
-  std::string path, data, predictions;
+  std::shared_ptr<ModelOptions> model;
+  std::string data, predictions;
   int64_t micro_batch = 0, samples = 0;
-  bool averaged = false;
 };
 
 int run_evaluate(const EvaluateArguments& options) {
-  const TrainedModel trained = load_trained_model(options.path, options.averaged);
+  const TrainedModel trained = options.model->open();
   const Recipe& recipe = trained.recipe;
   if (options.data.empty() && !recipe.data.validation) {
-    throw Error(options.path + ": its recipe names no data.validation; pass --data FILE");
+    throw Error(options.model->path + ": its recipe names no data.validation; pass --data FILE");
   }
   const DatasetPtr dataset = open_validation_data(recipe, *trained.objective, options.data);
   EvaluateOptions how;
@@ -48,14 +48,13 @@ int run_evaluate(const EvaluateArguments& options) {
 
 std::function<int()> declare_evaluate(CLI::App& app) {
   auto options = std::make_shared<EvaluateArguments>();
-  app.add_option("checkpoint", options->path, "A checkpoint, or a run's folder: its newest one")->required();
+  options->model = add_model_options(app);
   app.add_option("--data", options->data,
                  "Token file, or a task's records (default: the recipe's data.validation)");
   app.add_option("--predictions", options->predictions, "Also write each sample's prediction, as JSON lines");
   app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
       ->check(CLI::PositiveNumber);
   app.add_option("--samples", options->samples, "Only the first N samples")->check(CLI::PositiveNumber);
-  app.add_flag("--ema", options->averaged, "Evaluate the moving average of the weights");
   return [options] { return run_evaluate(*options); };
 }
 

@@ -8,18 +8,19 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/commands.h"
+#include "launch/model_options.h"
 #include "recipes/error.h"
-#include "trainer/trained_model.h"
 
 namespace tessera {
 namespace {
 
 struct GenerateArguments {
-  std::string path, file;
+  std::shared_ptr<ModelOptions> model;
+  std::string file;
   std::vector<std::string> prompts;
   GenerateOptions generate;
   int64_t batch = 8, best = 5;
-  bool greedy = false, json = false, averaged = false;
+  bool greedy = false, json = false;
 };
 
 std::vector<std::string> read_lines(const std::string& path) {
@@ -105,13 +106,13 @@ int run_generate(GenerateArguments options) {
   if (options.prompts.empty())
     throw Error("nothing to continue: give --prompt TEXT or --file PATH (- for standard input)");
   if (options.greedy) options.generate.sampling.temperature = 0;
-  const TrainedModel trained = load_trained_model(options.path, options.averaged);
+  const TrainedModel trained = options.model->open();
   const SpecialTokens& special = trained.tokenizer->special();
   options.generate.end = special.end;
   if (!trained.objective->heads().vocabulary) {
     throw Error(
         fmt::format("{}: trained for {}, this model writes no text; tessera evaluate tells what it says",
-                    options.path, trained.recipe.objective.name()));
+                    trained.checkpoint, trained.recipe.objective.name()));
   }
   if (trained.model->causal()) {
     options.prompts.size() == 1 && !options.json ? stream_one(trained, options)
@@ -134,7 +135,7 @@ std::function<int()> declare_generate(CLI::App& app) {
   auto options = std::make_shared<GenerateArguments>();
   auto& how = options->generate;
   auto& sampling = how.sampling;
-  app.add_option("checkpoint", options->path, "A checkpoint, or a run's folder: its newest one")->required();
+  options->model = add_model_options(app);
   app.add_option("-p,--prompt", options->prompts, "What to continue, or a text with [MASK]; may be repeated")
       ->type_size(1)
       ->allow_extra_args(false);
@@ -165,7 +166,6 @@ std::function<int()> declare_generate(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--json", options->json, "A line of JSON per prompt or mask");
-  app.add_flag("--ema", options->averaged, "Use the moving average of the weights");
   return [options] { return run_generate(*options); };
 }
 

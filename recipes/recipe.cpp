@@ -22,13 +22,42 @@ void check_together(const Recipe& recipe, const Catalog& catalog, Problems& prob
   for (const auto& check : catalog.checks) check(recipe, problems);
 }
 
-Recipe read_layers(std::optional<Section> root, const std::string& origin,
-                   const std::vector<std::string>& overrides, const Catalog& catalog, ProblemList& list) {
+void override_with(const std::vector<std::string>& overrides, Section& root, ProblemList& list) {
+  for (const auto& assignment : overrides) apply_override(root, assignment, list);
+}
+
+/// Puts the model of the folder that `model.from` names below the keys that the recipe gives itself.
+void start_from(Section& root, const Catalog& catalog, ProblemList& list) {
+  SectionEntry* model = root.find("model");
+  const SectionEntry* from = model ? model->value.find("from") : nullptr;
+  if (!from || from->value.kind != Section::Kind::scalar || !catalog.model_in) return;
+  const SectionEntry* family = model->value.find(catalog.model.key);
+  try {
+    const Choice start = catalog.model_in(from->value.text);
+    if (family && family->value.text != start.name()) {
+      list.add(family->value.place, "model." + catalog.model.key,
+               fmt::format("{}, but {} holds a model of the family {}; valid: {}, or nothing",
+                           describe(family->value), from->value.text, start.name(), start.name()));
+      return;
+    }
+    Rules rules;
+    rules.table = &catalog.model;
+    Section below = Value<Choice>::write(start, rules);
+    std::erase_if(below.entries, [](const SectionEntry& entry) { return entry.key == "from"; });
+    below.place = model->value.place;
+    merge(below, model->value);
+    model->value = std::move(below);
+  } catch (const Error& error) {
+    list.add(from->value.place, "model.from", error.what());
+  }
+}
+
+Recipe read_layers(std::optional<Section> root, const std::string& origin, const Catalog& catalog,
+                   ProblemList& list) {
   if (!root) {
     list.throw_if_any();
     throw std::logic_error("a recipe was not read, but no problem was reported");
   }
-  for (const auto& assignment : overrides) apply_override(*root, assignment, list);
   Recipe recipe;
   recipe.origin = origin;
   recipe.source = std::make_shared<const Section>(std::move(*root));
@@ -76,8 +105,9 @@ Rules rules_of(const Recipe& recipe, const Catalog& catalog, const std::string& 
   if (section == "schedule" || (section == "optimizer" && name != catalog.optimizer.key))
     return make_rules(changeable);
   if (section == "objective") return make_rules(new_phase);
-  if (section == "model") {
-    const ChoiceEntry* entry = catalog.model.find(recipe.model.name());
+  if (section == "model" || section == "adapt") {
+    const ChoiceEntry* entry = section == "model" ? catalog.model.find(recipe.model.name())
+                                                  : catalog.adapt.find(recipe.adapt.name());
     return entry ? rules_of(entry->options->list(), name) : Rules();
   }
   Recipe copy = recipe;
@@ -99,13 +129,21 @@ Error Recipe::error(const std::string& key, const std::string& what) const {
 Recipe read_recipe(const std::string& path, const std::vector<std::string>& overrides,
                    const Catalog& catalog) {
   ProblemList problems;
-  return read_layers(load_layers(path, problems), path, overrides, catalog, problems);
+  std::optional<Section> root = load_layers(path, problems);
+  if (root) {
+    override_with(overrides, *root, problems);
+    start_from(*root, catalog, problems);
+    problems.throw_if_any();  // the rest of a model that is not known would seem to be missing
+  }
+  return read_layers(std::move(root), path, catalog, problems);
 }
 
 Recipe read_recipe_text(std::string_view text, const std::string& origin,
                         const std::vector<std::string>& overrides, const Catalog& catalog) {
   ProblemList problems;
-  return read_layers(load_layers_text(text, origin, problems), origin, overrides, catalog, problems);
+  std::optional<Section> root = load_layers_text(text, origin, problems);
+  if (root) override_with(overrides, *root, problems);
+  return read_layers(std::move(root), origin, catalog, problems);
 }
 
 std::string dump(const Recipe& recipe, const Catalog& catalog) {

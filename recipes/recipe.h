@@ -48,12 +48,14 @@ void fields(Recipe& recipe, const Catalog& catalog, V& v) {
   v("log", recipe.log, "what is reported");
 }
 
-/// Reads the file, what it includes, and the overrides ("train.steps=100"), in this order, the later winning.
+/// Reads the model in the folder that `model.from` names, the file, what it includes, and the overrides
+/// ("train.steps=100"); later ones win: overrides, the file, its includes, the folder's model.
 /// Errors: one Error with all problems, a line each: `file:line:column key: what; valid: …; did you mean …`.
 Recipe read_recipe(const std::string& path, const std::vector<std::string>& overrides,
                    const Catalog& catalog);
 
-/// The same for a text at hand, such as the recipe in a checkpoint; `origin` stands for the file in messages.
+/// The same for a text at hand, such as the resolved recipe in a checkpoint, which needs no folder any more;
+/// `origin` stands for the file in messages.
 Recipe read_recipe_text(std::string_view text, const std::string& origin,
                         const std::vector<std::string>& overrides, const Catalog& catalog);
 

@@ -44,6 +44,13 @@ std::optional<double> Choice::number(const std::string& key) const {
   return written_number<double>(write(), key);
 }
 
+std::optional<std::string> Choice::text(const std::string& key) const {
+  const Section written = write();
+  const SectionEntry* entry = written.find(key);
+  if (!entry || entry->value.kind != Section::Kind::scalar) return std::nullopt;
+  return entry->value.text;
+}
+
 namespace {
 
 /// When a later layer (an including file, the command line) chose another name, the keys that an earlier

@@ -58,14 +58,6 @@ struct ChoiceTable {
   std::vector<std::string> names() const;
 };
 
-/// What read_recipe() knows of the folders to the right: a line per implementation, in trainer/catalog.cpp.
-struct Catalog {
-  ChoiceTable model, objective, optimizer, schedule, adapt;
-  /// What only several sections together can tell ("causal_lm needs a decoder"), run when each of them is
-  /// right.
-  std::vector<std::function<void(const Recipe&, Problems&)>> checks = {};
-};
-
 /// The options that a section chose. A value: copies are independent.
 class Choice {
  public:
@@ -97,6 +89,8 @@ class Choice {
   std::optional<int64_t> integer(const std::string& key) const;
   /// The same for any number ("attention_dropout", "mask_probability").
   std::optional<double> number(const std::string& key) const;
+  /// The same for text ("from"); nothing where it is null.
+  std::optional<std::string> text(const std::string& key) const;
   Section write() const;  ///< the options alone, without the name
 
  private:
@@ -104,6 +98,16 @@ class Choice {
   std::string name_;
   std::shared_ptr<const OptionsType> type_;
   std::any options_;
+};
+
+/// What read_recipe() knows of the folders to the right: a line per implementation, in trainer/catalog.cpp.
+struct Catalog {
+  ChoiceTable model, objective, optimizer, schedule, adapt;
+  /// What only several sections together can tell ("causal_lm needs a decoder"), run when each of them is
+  /// right.
+  std::vector<std::function<void(const Recipe&, Problems&)>> checks = {};
+  /// The model in a folder that `model.from` names. Errors: Error.
+  std::function<Choice(const std::string& folder)> model_in = {};
 };
 
 /// Implementations that a recipe can name, and how each is made from its options and what else it needs.

@@ -12,6 +12,7 @@
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/schedules/schedules.h"
+#include "trainer/start_model.h"
 
 namespace tessera {
 namespace {
@@ -46,12 +47,22 @@ void check_objective_divides(const Recipe& recipe, Problems& problems) {
   if (recipe.parallel.pipeline > 1 && choices) refuse("pipeline", recipe.parallel.pipeline);
 }
 
+void check_adapt(const Recipe& recipe, Problems& problems) {
+  if (keeps_base(recipe) && !recipe.model.text("from")) {
+    problems.add("adapt.method", recipe.adapt.name() + " needs a model to adapt; valid: with model.from");
+  }
+}
+
 }  // namespace
 
 const Catalog& catalog() {
-  static const Catalog all{model_choices(),     objective_choices(),
-                           optimizer_choices(), schedule_choices(),
-                           adapt_choices(),     {check_objective_fits, check_objective_divides}};
+  static const Catalog all{model_choices(),
+                           objective_choices(),
+                           optimizer_choices(),
+                           schedule_choices(),
+                           adapt_choices(),
+                           {check_objective_fits, check_objective_divides, check_adapt},
+                           [](const std::string& folder) { return StartModel::open(folder)->section(); }};
   return all;
 }
 

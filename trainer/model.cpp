@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "recipes/error.h"
 #include "recipes/random.h"
@@ -40,7 +41,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   context.batch = batch.batch();
   context.sequence = batch.sequence();
   context.first_position = batch.first_position;
-  context.positions = batch.positions;
+  context.positions = context.positions_inside = batch.positions;
   if (split_) {
     context.split = &*split_;
     context.sequence /= split_->size();
@@ -62,7 +63,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
   return context;
 }
 
-at::Tensor Model::pair_logits(const at::Tensor&, const Batch&) const {
+at::Tensor Model::pair_logits(const at::Tensor&, const Batch&, const DropoutState&) const {
   throw Error("this model has no sentence-pair head (next_sentence)");
 }
 
@@ -84,10 +85,27 @@ void Model::set_recompute(bool recompute) {
 
 void Model::allocate() { tessera::allocate(place_parameters(*this, Mesh())); }
 
+namespace {
+
+/// A fresh low-rank part adds nothing (Hu et al., 2021, section 4.1; the table of an embedding begins with 0
+/// as in PEFT). A magnitude is set once the weights are there.
+Initial initial_of_lora(const Parameter& parameter) {
+  const bool table = parameter.name.starts_with("embeddings.");
+  if (parameter.name.ends_with(table ? ".lora.b" : ".lora.a")) {
+    const auto inputs = static_cast<double>(parameter.placement.global_shape[1]);
+    // Of the same deviation as a uniform one within 1 / sqrt(inputs).
+    return {table ? 1 : 1 / std::sqrt(3 * inputs), 0};
+  }
+  return {0, 0};
+}
+
+}  // namespace
+
 void Model::initialise(uint64_t seed, const std::vector<Parameter>& parameters) const {
   const at::NoGradGuard no_grad;
   for (const Parameter& parameter : parameters) {
-    const Initial start = initial(parameter.name);
+    const bool lora = parameter.name.find(".lora.") != std::string::npos;
+    const Initial start = lora ? initial_of_lora(parameter) : initial(parameter.name);
     at::Tensor values = parameter.master;
     if (start.deviation == 0) {
       values.fill_(start.value);
@@ -105,8 +123,13 @@ void Model::initialise(uint64_t seed) {
 }
 
 at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
-  if (!split_) return table.forward(batch.tokens);
-  return split_->lookup(table.weight, split_->first_of(vocab_size()), batch.tokens);
+  const auto rows_of = [&](const at::Tensor& rows) {
+    return split_ ? split_->lookup(rows, split_->first_of(vocab_size()), batch.tokens)
+                  : at::embedding(rows, batch.tokens.reshape({-1}));
+  };
+  const at::Tensor own = rows_of(table.weight);
+  if (!table.lora) return own;
+  return own + ops::linear(rows_of(table.lora->a), table.lora->b) * table.lora->config().scale;
 }
 
 at::Tensor Model::label_rows(const at::Tensor& hidden, const Batch& batch) const {
@@ -121,20 +144,30 @@ at::Tensor Model::first_rows(const at::Tensor& hidden, const Batch& batch) const
   return split_->pick(hidden, first, batch.batch());
 }
 
-// Each row is a sample of its own to the dropout, numbered by its sample and its place there.
-at::Tensor Model::drop_label_rows(const at::Tensor& rows, const Batch& batch, const Dropout& site,
-                                  const DropoutState& dropout) const {
-  if (!dropout.enabled || site.probability() <= 0) return rows;
-  const at::Tensor& at = batch.label_positions;
-  const at::Tensor column = at.remainder(batch.sequence());
-  const at::Tensor place = batch.positions.defined() ? batch.positions.index_select(0, column) : column;
+// Numbered by its sample and its place there, so that each row drops elements of its own.
+Context Model::label_context(const Batch& batch, const DropoutState& dropout) const {
   Context context;
-  context.batch = rows.size(0);
+  context.batch = batch.labels.size(0);
   context.sequence = 1;
   context.dropout = dropout;
-  context.samples =
-      batch.samples.index_select(0, at.floor_divide(batch.sequence())) * (int64_t{1} << 20) + place;
-  return site.forward(rows, context);
+  if (!dropout.enabled) return context;
+  const at::Tensor index = batch.label_positions.defined()
+                               ? batch.label_positions
+                               : at::arange(batch.tokens.numel(), batch.tokens.options());
+  const at::Tensor column = index.remainder(batch.sequence());
+  const at::Tensor place = batch.positions.defined() ? batch.positions.index_select(0, column) : column;
+  const at::Tensor sample = batch.samples.index_select(0, index.floor_divide(batch.sequence()));
+  context.samples = sample * (int64_t{1} << 20) + place;
+  return context;
+}
+
+Context Model::first_context(const Batch& batch, const DropoutState& dropout) const {
+  Context context;
+  context.batch = batch.batch();
+  context.sequence = 1;
+  context.dropout = dropout;
+  context.samples = batch.samples;
+  return context;
 }
 
 ops::TokenLoss Model::cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,

@@ -38,6 +38,12 @@ struct Initial {
   double value = 0;
 };
 
+/// Of the key `from` that every family has.
+constexpr const char* start_docs =
+    "folder of a model to start from: a run's, a checkpoint's, or one that Hugging Face's save_pretrained "
+    "left; "
+    "the other keys here are then its own, unless given";
+
 /// What a task reads off a model: a value per output of each sample, or of each token.
 enum class TaskHead { none, sequence, tokens, span };
 
@@ -73,12 +79,14 @@ class Model : public torch::nn::Module {
   virtual at::Tensor finish(const at::Tensor& hidden) const { return hidden; }
 
   /// Cross-entropy of the token head against the batch's labels.
-  virtual ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const = 0;
+  virtual ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch,
+                                    const DropoutState& dropout = {}) const = 0;
   /// Logits of the token head: rows [n, hidden] -> [n, vocab].
   virtual at::Tensor token_logits(const at::Tensor& rows) const = 0;
   /// Logits of the sentence-pair head from the first position of each sample: [batch, 2]. Error where there
   /// is none.
-  virtual at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const;
+  virtual at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch,
+                                 const DropoutState& dropout = {}) const;
   /// Outputs of the task's head at the batch's label positions: [n, outputs]. Error where there is none.
   virtual at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
                                  const DropoutState& dropout) const;
@@ -113,7 +121,7 @@ class Model : public torch::nn::Module {
 
  protected:
   virtual Initial initial(const std::string& name) const = 0;
-  /// Own rows of the embeddings of the batch's tokens.
+  /// Own rows of the embeddings of the batch's tokens, with their low-rank part.
   at::Tensor lookup(const Embedding& table, const Batch& batch) const;
   /// Rows of hidden at the batch's label positions, on every rank that divides layers.
   at::Tensor label_rows(const at::Tensor& hidden, const Batch& batch) const;
@@ -121,9 +129,9 @@ class Model : public torch::nn::Module {
   at::Tensor first_rows(const at::Tensor& hidden, const Batch& batch) const;
   /// What such ranks compute alike, for a loss that counts it once.
   at::Tensor once(const at::Tensor& x) const { return split_ ? split_->once(x) : x; }
-  /// Dropout of label_rows(), at a site for each of them.
-  at::Tensor drop_label_rows(const at::Tensor& rows, const Batch& batch, const Dropout& site,
-                             const DropoutState& dropout) const;
+  /// To heads each of label_rows(), or first_rows(), is a sequence of its own.
+  Context label_context(const Batch& batch, const DropoutState& dropout) const;
+  Context first_context(const Batch& batch, const DropoutState& dropout) const;
   ops::TokenLoss cross_entropy(const at::Tensor& rows, const at::Tensor& weight, const at::Tensor& bias,
                                const at::Tensor& labels) const;
   void add_blocks(int64_t num_layers, TransformerBlockConfig config);

@@ -60,12 +60,15 @@ std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tenso
 
 void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups,
                   const std::vector<std::string>& elsewhere) {
+  std::vector<double> own;
+  for (const auto& parameter : parameters) own.push_back(parameter.learning_rate_scale);
   for (const auto& group : groups) {
     bool matched = false;
-    for (auto& parameter : parameters) {
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      Parameter& parameter = parameters[i];
       if (fnmatch(group.pattern.c_str(), parameter.name.c_str(), 0) != 0) continue;
       matched = true;
-      parameter.learning_rate_scale = group.learning_rate_scale;
+      parameter.learning_rate_scale = own[i] * group.learning_rate_scale;
       parameter.weight_decay_scale = group.weight_decay_scale;
     }
     const auto matches = [&](const std::string& name) {

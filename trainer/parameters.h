@@ -52,8 +52,8 @@ std::vector<Parameter> collect_parameters(torch::nn::Module& module, at::ScalarT
 std::vector<Parameter> collect_parameters(const std::vector<PlacedTensor>& tensors,
                                           at::ScalarType working = at::kFloat);
 
-/// Applies groups in order: the last that matches a parameter decides. Throws Error for a pattern that
-/// matches nothing, not even one of `elsewhere`: parameters that other ranks step.
+/// Applies groups in order: the last that matches a parameter decides, on top of its own factors. Throws
+/// Error for a pattern that matches nothing, not even one of `elsewhere`: parameters that other ranks step.
 void apply_groups(std::vector<Parameter>& parameters, const std::vector<ParameterGroup>& groups,
                   const std::vector<std::string>& elsewhere = {});
 

@@ -31,9 +31,30 @@ bool plan_matches(const std::vector<std::string>& pattern, const std::vector<std
 
 }  // namespace
 
+namespace {
+
+/// Of a layer's low-rank part b a, which the plan knows by the layer alone: `a` goes with its inputs, `b`
+/// with its outputs; the table of an embedding with its rows.
+int64_t split_dim_of_lora(Split split, const std::string& name) {
+  if (name.ends_with(".a")) return split == Split::rows ? 1 : split == Split::vocabulary ? 0 : -1;
+  return split == Split::columns ? 0 : -1;
+}
+
+}  // namespace
+
+void Placement::copy_part(const at::Tensor& whole, const at::Tensor& local) const {
+  if (local.numel() == 0) return;
+  at::Tensor part = whole;
+  for (int64_t dim = 0; dim < part.dim(); ++dim) {
+    part = part.narrow(dim, offset[static_cast<size_t>(dim)], local.size(dim));
+  }
+  local.copy_(part);
+}
+
 int64_t split_dim(const Plan& plan, const std::string& name, int64_t dims) {
   for (const auto& rule : plan) {
     if (!plan_matches(components(rule.pattern), components(name))) continue;
+    if (name.find(".lora.") != std::string::npos) return split_dim_of_lora(rule.split, name);
     // The bias of a layer split by its inputs is added once, to the sum.
     return rule.split != Split::rows ? 0 : dims == 2 ? 1 : -1;
   }

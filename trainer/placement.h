@@ -21,6 +21,8 @@ struct Placement {
   int chunk = 0;                ///< of the pipeline stage
   size_t unit = 0;              ///< what is needed at once: i + 1 for block i, 0 for all else
 
+  /// Copies the rectangle of `local`'s size at `offset` out of the whole tensor.
+  void copy_part(const at::Tensor& whole, const at::Tensor& local) const;
   /// `local` has this rectangle: a parameter, or a state of the optimizer's.
   TensorPiece piece(std::string name, const at::Tensor& local) const {
     return {std::move(name), global_shape, offset, local, holder, holders, (split ? 1 : 0) + (tied ? 2 : 0)};

@@ -12,9 +12,11 @@
 
 #include "recipes/error.h"
 #include "trainer/adapt/adapt.h"
+#include "trainer/adapt/freeze.h"
 #include "trainer/catalog.h"
 #include "trainer/device.h"
 #include "trainer/files.h"
+#include "trainer/hugging_face/peft.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
@@ -27,13 +29,28 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Of a model that is not placed yet; tied ones once.
-int64_t count_parameters(const Model& model, bool trained) {
-  int64_t count = 0;
+const char* group_of(const std::string& name) {
+  if (name.find(".lora.") != std::string::npos) return "low-rank";
+  if (name.starts_with("embeddings.")) return "embeddings";
+  return is_head(name) ? "heads" : "blocks";
+}
+
+/// Of a model that is not placed yet.
+ParameterCounts count_parameters(const Model& model) {
+  ParameterCounts counts;
   for (const auto& parameter : parameters_once(model)) {
-    if (parameter.tensor.requires_grad() || !trained) count += parameter.tensor.numel();
+    const std::string name = group_of(parameter.name);
+    auto group = std::find_if(counts.groups.begin(), counts.groups.end(),
+                              [&](const ParameterCounts::Group& each) { return each.name == name; });
+    if (group == counts.groups.end()) group = counts.groups.insert(group, {name});
+    const int64_t count = parameter.tensor.numel();
+    const int64_t trained = parameter.tensor.requires_grad() ? count : 0;
+    counts.all += count;
+    group->all += count;
+    counts.trained += trained;
+    group->trained += trained;
   }
-  return count;
+  return counts;
 }
 
 /// Errors: Error where they do not divide the ranks.
@@ -54,17 +71,44 @@ void make_run_folder(const Recipe& recipe) {
   }
 }
 
-/// The recipe's tokenizer, or the one that the training data was made with.
-TokenizerPtr open_tokenizer(const Recipe& recipe) {
+/// The model that the recipe starts from; null where it starts anew.
+std::unique_ptr<StartModel> open_start(const Recipe& recipe) {
+  const auto folder = recipe.model.text("from");
+  if (!folder) return nullptr;
+  try {
+    return StartModel::open(*folder);
+  } catch (const Error& error) {
+    throw recipe.error("model.from", error.what());
+  }
+}
+
+bool same_tokens(const Tokenizer& a, const Tokenizer& b) {
+  bool same = a.vocab_size() == b.vocab_size();
+  for (int32_t id = 0; same && id < a.vocab_size(); ++id) same = a.token_of(id) == b.token_of(id);
+  return same;
+}
+
+/// The recipe's tokenizer, or the one that the training data was made with, which is that of the model it
+/// starts from.
+TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
   if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
+  const TokenizerPtr learned = start ? start->tokenizer() : nullptr;
   const std::string& path = recipe.data.train.sources.front().path;
   const DatasetFacts facts = describe_training_data(recipe);
+  if (facts.tokenizer_json.empty() && learned) return learned;
   if (facts.tokenizer_json.empty()) {
     throw recipe.error("data.tokenizer", fmt::format("'{}' ({}) holds no tokenizer; valid: the path of its "
                                                      "tokenizer.json",
                                                      path, facts.kind));
   }
-  return Tokenizer::parse(facts.tokenizer_json, path);
+  const TokenizerPtr own = Tokenizer::parse(facts.tokenizer_json, path);
+  if (learned && !same_tokens(*own, *learned)) {
+    throw recipe.error("data.train",
+                       fmt::format("'{}' was made with another tokenizer ({} tokens) than the model in {} "
+                                   "({} tokens); valid: data prepared with that of the model",
+                                   path, own->vocab_size(), start->folder(), learned->vocab_size()));
+  }
+  return own;
 }
 
 void write_file(const std::string& path, const std::string& text) {
@@ -87,8 +131,19 @@ Session::Session(Recipe given, World& surrounding)
   build_model();
 }
 
+/// What a folder's mistakes are, said at the place in the recipe that names it.
+template <class Body>
+auto Session::at_start(const Body& body) const {
+  try {
+    return body();
+  } catch (const Error& error) {
+    throw recipe.error("model.from", error.what());
+  }
+}
+
 void Session::open_data() {
-  tokenizer = open_tokenizer(recipe);
+  start_ = open_start(recipe);
+  tokenizer = open_tokenizer(recipe, start_.get());
   objective = make_objective(recipe.objective, objective_setting(recipe, tokenizer, /*with_data=*/true));
   objective->settle(recipe.objective);
   TrainingData opened = open_training_data(recipe, *objective);
@@ -106,10 +161,10 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->heads()});
-  num_parameters_ = count_parameters(*model, /*trained=*/false);
-  adapt(*model, recipe);
+  if (start_) fit_ = at_start([&] { return start_->fit(*model); });
+  add_parts();
   parts_ = cut_model(*model, recipe);
-  num_trained_ = count_parameters(*model, /*trained=*/true);
+  counts_ = count_parameters(*model);
   model->set_recompute(recipe.train.recompute == Recompute::blocks);
   Distributed distributed =
       distribute(place_parameters(*model, mesh, parts_), recipe, {device, mesh, host_mesh});
@@ -119,6 +174,7 @@ void Session::build_model() {
   model->set_strategy(strategy.get());
   model->initialise(recipe.run.seed, distributed.parameters);
   model->initialise(recipe.run.seed, distributed.frozen);
+  scale_learning_rates(distributed.parameters, recipe);
   state.optimizer =
       make_optimizer(recipe.optimizer, std::move(distributed.parameters), model->named_parameters().keys());
   state.frozen = std::move(distributed.frozen);
@@ -131,6 +187,23 @@ void Session::build_model() {
   if (recipe.train.ema > 0) {
     state.average = std::make_unique<WeightAverage>(state.optimizer->parameters(), recipe.train.ema);
   }
+}
+
+/// Those that `adapt` asks for, or that the adapter in adapt.from has.
+void Session::add_parts() {
+  auto* options = recipe.adapt.get_if<LoraOptions>();
+  if (!options || !options->from) return adapt(*model, recipe, fit_.fresh);
+  const auto at_from = [&](const auto& body) {
+    try {
+      return body();
+    } catch (const Error& error) {
+      throw recipe.error("adapt.from", error.what());
+    }
+  };
+  const PeftAdapter adapter = at_from([&] { return PeftAdapter::open(*options->from); });
+  *options = at_from([&] { return adapter.options(*model, *options); });
+  adapt(*model, recipe, fit_.fresh);
+  adapter_ = at_from([&] { return adapter.parameters(*model); });
 }
 
 /// Layers and sequences; batches then go the same way.
@@ -175,7 +248,10 @@ void Session::resume() {
     throw Error(
         fmt::format("{}: no whole checkpoint is left to resume from; move the folder away to begin anew: {}",
                     checkpoints, join(newest.skipped, "; ")));
+  } else {
+    load_start();
   }
+  start_.reset();
   CheckpointOptions options;
   options.folder = checkpoints;
   options.rank = world.rank();
@@ -194,8 +270,38 @@ void Session::resume() {
   start_loader();
 }
 
+/// The weights of model.from, where there is one.
+void Session::load_start() {
+  if (!start_) return;
+  if (!fit_.fresh.empty()) log->notice("drawn anew: " + join(name_patterns(fit_.fresh)));
+  if (!fit_.unused.empty()) log->notice("not used: " + join(name_patterns(fit_.unused)));
+  const auto& trained = state.optimizer->parameters();
+  load_base(trained);
+  start_->load_magnitudes(*model, trained);
+  for (const auto& parameter : trained) {
+    const auto found = adapter_.find(parameter.name);
+    if (found != adapter_.end()) parameter.placement.copy_part(found->second, parameter.master.detach());
+  }
+  refresh_working(trained);
+  adapter_.clear();
+  if (state.average) state.average = std::make_unique<WeightAverage>(trained, recipe.train.ema);
+  strategy->parameters_loaded();
+  resumed_from_ = start_->folder();
+}
+
+/// The frozen parameters, and these, from model.from.
+void Session::load_base(const std::vector<Parameter>& trained) {
+  at_start([&] {
+    start_->load(*model, trained);
+    start_->load(*model, state.frozen);
+  });
+  if (!keeps_base(recipe)) return;
+  state.base = world.communicator().gather_text(world.rank() == 0 ? start_->hash() : "").front();
+}
+
 void Session::restore(const CheckpointReader& reader, bool own) {
   check_same_run(reader, own);
+  if (keeps_base(recipe)) load_base({});
   state.restore(reader);
   strategy->parameters_loaded();
   resumed_from_ = reader.folder();
@@ -268,19 +374,24 @@ Table Session::start_table() const {
   Table table;
   table.heading("run");
   table.row("folder", recipe.run.folder);
-  table.row("start",
-            resumed_from_.empty() ? "new" : fmt::format("after step {} ({})", state.step, resumed_from_));
+  table.row("start", resumed_from_.empty() ? "new"
+                     : state.step == 0     ? resumed_from_
+                                           : fmt::format("after step {} ({})", state.step, resumed_from_));
   table.row("steps", fmt::format("{} ({:.2f} epochs of {} samples)", total_steps,
                                  static_cast<double>(total_steps * recipe.train.global_batch) /
                                      static_cast<double>(std::max<int64_t>(epoch_samples, 1)),
                                  format_count(static_cast<double>(epoch_samples))));
   table.heading("model");
   table.row("family", recipe.model.name());
-  table.row("parameters", format_count(static_cast<double>(num_parameters_)));
-  if (num_trained_ < num_parameters_) {
-    table.row("trained",
-              fmt::format("{} ({:.2f} %)", format_count(static_cast<double>(num_trained_)),
-                          100 * static_cast<double>(num_trained_) / static_cast<double>(num_parameters_)));
+  const auto count = [](int64_t number) { return format_count(static_cast<double>(number)); };
+  table.row("parameters", count(counts_.all));
+  if (counts_.trained < counts_.all) {
+    std::vector<std::string> groups;
+    for (const auto& group : counts_.groups) {
+      groups.push_back(fmt::format("{} {} of {}", group.name, count(group.trained), count(group.all)));
+    }
+    const double share = static_cast<double>(counts_.trained) / static_cast<double>(counts_.all);
+    table.row("trained", fmt::format("{} ({:.2f} %): {}", count(counts_.trained), 100 * share, join(groups)));
   }
   table.row("precision", names_of(recipe.train.precision)[static_cast<size_t>(recipe.train.precision)]);
   table.row("objective", fmt::format("{} ({})", recipe.objective.name(), join(objective->terms(), " + ")));

@@ -19,9 +19,20 @@
 #include "trainer/pipeline_step.h"
 #include "trainer/run_log.h"
 #include "trainer/schedules/schedules.h"
+#include "trainer/start_model.h"
 #include "trainer/training_state.h"
 
 namespace tessera {
+
+/// Of a whole model, tied ones once.
+struct ParameterCounts {
+  struct Group {
+    std::string name;
+    int64_t all = 0, trained = 0;
+  };
+  int64_t all = 0, trained = 0;
+  std::vector<Group> groups;
+};
 
 /// Everything that a recipe names, made and connected on this rank: what the loop works with.
 class Session {
@@ -71,14 +82,22 @@ class Session {
   void start_loader();
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
+  template <class Body>
+  auto at_start(const Body& body) const;
+  void add_parts();
+  void load_start();
+  void load_base(const std::vector<Parameter>& trained);
   void check_same_run(const CheckpointReader& reader, bool own) const;
 
   std::map<std::string, int64_t> sent_before_;  // by group of ranks, at the last profile()
   BatchDivision division_;
   PipelineParts parts_;
   std::vector<std::string> data_notes_;
-  int64_t num_parameters_ = 0, num_trained_ = 0;
+  ParameterCounts counts_;
   std::string resumed_from_;
+  std::unique_ptr<StartModel> start_;  // null without model.from, and once it has been read
+  StartModel::Fit fit_;
+  std::map<std::string, at::Tensor> adapter_;  // adapt.from: values by parameter, whole
 };
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace tessera {
@@ -105,7 +106,10 @@ EntityScores score_entities(const std::vector<std::vector<std::string>>& truths,
 struct Entity {
   std::string type;
   int64_t sentence = 0, begin = 0, end = 0;
-  auto operator<=>(const Entity&) const = default;
+  bool operator<(const Entity& other) const {
+    return std::tie(type, sentence, begin, end) <
+           std::tie(other.type, other.sentence, other.begin, other.end);
+  }
 };
 
 /// In order. Errors as score_entities().

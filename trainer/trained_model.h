@@ -1,11 +1,14 @@
 #pragma once
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "datasets/tokenizer.h"
 #include "recipes/recipe.h"
 #include "trainer/checkpoint.h"
 #include "trainer/model.h"
 #include "trainer/objective.h"
+#include "trainer/parameters.h"
 
 namespace tessera {
 
@@ -16,12 +19,22 @@ struct TrainedModel {
   Recipe recipe;
   TokenizerPtr tokenizer;
   ObjectivePtr objective;
-  ModelPtr model;  ///< float32 on the CPU
+  ModelPtr model;                    ///< float32 on the CPU
+  std::vector<std::string> in_full;  ///< parameters of a LoRA run that were trained beside low-rank parts
 };
 
-/// Reads the model of a checkpoint, or of the newest whole checkpoint of a run's folder. `averaged`: the
-/// moving average instead of the weights themselves (Error where the run kept none). Errors: Error where
-/// there is no whole checkpoint.
-TrainedModel load_trained_model(const std::string& path, bool averaged = false);
+struct LoadOptions {
+  bool averaged = false;  ///< the moving average of what was trained; Error where the run kept none
+  /// Where the base of a LoRA run is now; nothing: where its recipe says.
+  std::optional<std::string> base = {};
+  std::vector<std::string> adapters = {};  ///< folders of PEFT adapters, merged into the model in this order
+};
+
+/// Reads the model of a checkpoint, or of the newest whole checkpoint of a run's folder. Of a LoRA run it has
+/// low-rank parts beside the base. Errors: Error where there is no whole checkpoint, or another base.
+TrainedModel load_trained_model(const std::string& path, const LoadOptions& options = {});
+
+/// All parameters of a model that is not divided, whole, as what loads them takes them.
+std::vector<Parameter> whole_parameters(const Model& model);
 
 }  // namespace tessera

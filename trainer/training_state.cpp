@@ -18,6 +18,7 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
     pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
   }
   for (const auto& parameter : frozen) {
+    if (!base.empty()) break;
     pieces.push_back(parameter.placement.piece("model/" + parameter.name, parameter.master.detach()));
   }
   add("optimizer/", optimizer->state());
@@ -33,20 +34,25 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
 std::string TrainingState::numbers() const {
   nlohmann::json numbers{{"optimizer_steps", optimizer->num_steps()}, {"num_stale", num_stale}};
   if (best_score) numbers["best_score"] = *best_score;
+  if (!base.empty()) numbers["base"] = base;
   return numbers.dump();
 }
 
 void TrainingState::restore(const CheckpointReader& reader) {
+  const auto numbers = nlohmann::json::parse(reader.meta().state_json, nullptr, false);
+  if (!numbers.is_object() || !numbers.contains("optimizer_steps")) {
+    throw Error(reader.folder() + ": the state has no optimizer_steps");
+  }
+  if (!base.empty() && numbers.value("base", "") != base) {
+    throw Error(reader.folder() +
+                ": was trained on another base than model.from holds now; valid: the folder as it was");
+  }
   step = reader.meta().step;
   samples = reader.meta().samples;
   for (const auto& piece : pieces(0, 1)) {
     const bool optional = piece.name.starts_with("ema/") || piece.name.starts_with("loss_scale/");
     if (optional && !reader.has(piece.name)) continue;  // switched on since: starts from here
     reader.read_into(piece.name, piece.offset, piece.local);
-  }
-  const auto numbers = nlohmann::json::parse(reader.meta().state_json, nullptr, false);
-  if (!numbers.is_object() || !numbers.contains("optimizer_steps")) {
-    throw Error(reader.folder() + ": the state has no optimizer_steps");
   }
   optimizer->set_num_steps(numbers["optimizer_steps"].get<int64_t>());
   if (numbers.contains("best_score")) best_score = numbers["best_score"].get<double>();

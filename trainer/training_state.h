@@ -11,12 +11,13 @@
 
 namespace tessera {
 
-/// All that changes while training, and the frozen parameters: what a checkpoint holds.
+/// All that changes while training, and the frozen parameters: what a checkpoint holds, but for a base.
 struct TrainingState {
-  int64_t step = 0;                        ///< optimizer steps done
-  int64_t samples = 0;                     ///< sequences consumed by them, over all ranks
-  std::unique_ptr<Optimizer> optimizer;    ///< with the parameters that are trained
-  std::vector<Parameter> frozen;           ///< the others
+  int64_t step = 0;                      ///< optimizer steps done
+  int64_t samples = 0;                   ///< sequences consumed by them, over all ranks
+  std::unique_ptr<Optimizer> optimizer;  ///< with the parameters that are trained
+  std::vector<Parameter> frozen;         ///< the others
+  std::string base;  ///< StartModel::hash() of where the frozen ones come from; empty: they are saved too
   std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
   std::unique_ptr<WeightAverage> average;  ///< train.ema only
 

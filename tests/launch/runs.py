@@ -81,7 +81,8 @@ FAMILIES = {
 
 
 def recipe(folder, family="bert", **changes):
-    """Writes a small recipe into `folder` and returns its path; changes are nested as in the file."""
+    """Writes a small recipe into `folder` and returns its path; changes are nested as in the file. `whole_model`
+    stands for all keys of the model."""
     chosen = FAMILIES[family]
     content = {
         "run": {"folder": str(folder / "run"), "seed": 7},
@@ -97,6 +98,7 @@ def recipe(folder, family="bert", **changes):
         "evaluate": {"every": 0},
         "log": {"every": 1, "tensorboard": False},
     }
+    content["model"] = changes.pop("whole_model", content["model"])
     for section, values in changes.items():
         content.setdefault(section, {}).update(values)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,12 +126,12 @@ def metrics(run_folder, key="loss"):
     return values
 
 
-def tensors(run, step=20):
+def tensors(run, step=20, optimizer=True):
     """All real tensors of a checkpoint, by name."""
     with h5py.File(run / f"checkpoints/step-{step:08d}/checkpoint.h5") as file:
         found = {}
         file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" else None)
-    assert any(name.startswith("model/") for name in found) and any(name.startswith("optimizer/") for name in found)
+    assert any(name.startswith("model/") for name in found) and (any(name.startswith("optimizer/") for name in found) or not optimizer)
     return found
 
 

@@ -35,7 +35,7 @@ DropoutSite Attention::probability_site(const at::Tensor& probabilities, const C
 }
 
 Attention::Attention(const std::string& name, const AttentionConfig& config)
-    : config_(config), dropout_(name + ".probabilities", config.dropout) {
+    : config_(config), dropout_(name + ".probabilities", config.dropout), name_(name) {
   const int64_t hidden = config.hidden_size;
   query_ = register_module("query", std::make_shared<Linear>(hidden, hidden));
   key_ = register_module("key", std::make_shared<Linear>(hidden, hidden));
@@ -43,13 +43,22 @@ Attention::Attention(const std::string& name, const AttentionConfig& config)
   output_ = register_module("output", std::make_shared<Linear>(hidden, hidden));
 }
 
+void Attention::add_lora(const LoraConfig& config) {
+  const auto input = register_module("lora", std::make_shared<Lora>(name_, config));
+  input->add_input(config_.hidden_size);
+  for (const auto& layer : {query_, key_, value_}) {
+    layer->lora = layer->register_module("lora", std::make_shared<Lora>(name_, config));
+    layer->lora->add_output(config_.hidden_size);
+    layer->lora->share(input);
+  }
+}
+
 at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const {
   // The projections may be split over ranks: the local width, not hidden_size, says how many heads are here.
   const int64_t width = query_->weight.size(0);
   const int64_t head_size = config_.hidden_size / config_.num_heads;
   const int64_t sequence = context.sequence_inside();
-  const at::Tensor joined = ops::joined_linear(x, {query_->weight, key_->weight, value_->weight},
-                                               {query_->bias, key_->bias, value_->bias}, context.inside());
+  const at::Tensor joined = project_into({query_.get(), key_.get(), value_.get()}, x, context, Biases::added);
   const auto heads = joined.view({context.batch, sequence, 3, width / head_size, head_size}).unbind(2);
   const at::Tensor query = heads[0].transpose(1, 2);
   at::Tensor key = heads[1].transpose(1, 2), value = heads[2].transpose(1, 2);
@@ -71,7 +80,7 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
 at::Tensor Attention::leave(const at::Tensor& mixed, const Context& context) const {
   const at::Tensor rows =
       mixed.transpose(1, 2).reshape({mixed.size(0) * mixed.size(2), mixed.size(1) * mixed.size(3)});
-  return context.leave(ops::linear(rows, output_->weight));
+  return context.leave(project_out(*output_, rows, context));
 }
 
 at::Tensor Attention::attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,

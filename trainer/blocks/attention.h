@@ -22,6 +22,8 @@ class Attention : public torch::nn::Module {
   /// x [batch * sequence, hidden] -> the same shape.
   at::Tensor forward(const at::Tensor& x, const Context& context) const;
   const at::Tensor& output_bias() const { return output_->bias; }
+  /// Gives query, key and value one low-rank part, whose `a` they share.
+  void add_lora(const LoraConfig& config);
 
  private:
   at::Tensor attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -33,6 +35,7 @@ class Attention : public torch::nn::Module {
 
   AttentionConfig config_;
   Dropout dropout_;
+  std::string name_;
   std::shared_ptr<Linear> query_, key_, value_, output_;
 };
 

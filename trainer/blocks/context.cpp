@@ -31,4 +31,13 @@ DropoutSite Context::dropout_site(uint64_t site, double probability) const {
   return result;
 }
 
+DropoutSite Context::dropout_site_inside(uint64_t site, double probability, int64_t columns) const {
+  DropoutSite result = dropout_site(site, probability);
+  if (!split) return result;
+  result.sequence = sequence_inside();
+  result.positions = positions_inside;
+  result.first_group = static_cast<uint32_t>(split->first_of(columns * split->size()) / 8);
+  return result;
+}
+
 }  // namespace tessera

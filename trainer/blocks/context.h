@@ -24,7 +24,8 @@ struct Context {
   int64_t batch = 0;
   int64_t sequence = 0;
   int64_t first_position = 0;
-  at::Tensor positions;       ///< [sequence] int64; undefined: first_position, first_position + 1, …
+  at::Tensor positions;         ///< [sequence] int64; undefined: first_position, first_position + 1, …
+  at::Tensor positions_inside;  ///< the same of sequence_inside() rows
   at::Tensor attention_bias;  ///< [batch, 1, queries or 1, keys], added to the scores, in the data's type; or
                               ///< undefined
   at::Tensor samples;         ///< [batch] int64; only read where dropout is enabled
@@ -47,6 +48,8 @@ struct Context {
 
   /// The dropout of one site. `site` is hash_name() of the full name of the module.
   DropoutSite dropout_site(uint64_t site, double probability) const;
+  /// The same inside of a divided layer, where this rank has `columns` of each row.
+  DropoutSite dropout_site_inside(uint64_t site, double probability, int64_t columns) const;
 };
 
 }  // namespace tessera

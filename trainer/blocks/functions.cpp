@@ -22,12 +22,32 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
     y = multiply_transposed(x, weight, bias);
   }
   if (!must_record({x, weight, bias})) return y;
-  record({x, weight, bias}, {&y}, [x, weight](const Gradients& gradients, BackwardNode& node) {
+  // A frozen weight needs no x.
+  const at::Tensor kept = weight.requires_grad() ? x : at::Tensor();
+  record({x, weight, bias}, {&y}, [x = kept, weight](const Gradients& gradients, BackwardNode& node) {
     const at::Tensor gradient = gradients[0].contiguous();
     Gradients result(3);
     if (node.wanted(0)) result[0] = multiply_transposed(gradient, weight.t());
     if (node.wanted(1)) result[1] = weight_gradient(gradient, x);
     if (node.wanted(2)) result[2] = kernels_for(gradient).column_sum(gradient);
+    return result;
+  });
+  return y;
+}
+
+at::Tensor low_rank(const at::Tensor& x, const at::Tensor& weight, double scale, const DropoutSite& site) {
+  at::Tensor y;
+  {
+    at::NoGradGuard no_grad;
+    y = multiply_transposed(kernels_for(x).dropout(x, site), weight).mul_(scale);
+  }
+  if (!must_record({x, weight})) return y;
+  record({x, weight}, {&y}, [x, weight, scale, site](const Gradients& gradients, BackwardNode& node) {
+    const at::Tensor gradient = gradients[0] * scale;
+    const Kernels& kernels = kernels_for(x);
+    Gradients result(2);
+    if (node.wanted(0)) result[0] = kernels.dropout(multiply_transposed(gradient, weight.t()), site);
+    if (node.wanted(1)) result[1] = weight_gradient(gradient, kernels.dropout(x, site));
     return result;
   });
   return y;

@@ -20,11 +20,23 @@ struct SplitRows {
   int64_t batch = 1;
 };
 
+/// What a low-rank product adds to a layer: hidden [rows, rank] (own rows, where ranks divide them) times the
+/// transpose of weight [outputs, rank]; undefined: nothing.
+struct LowRank {
+  at::Tensor hidden, weight;
+};
+
+/// scale * dropout(x) weight^T: x [rows, in], weight [rank, in] -> [rows, rank]. Keeps x, not what dropout
+/// made of it.
+at::Tensor low_rank(const at::Tensor& x, const at::Tensor& weight, double scale, const DropoutSite& site);
+
 /// One product for several layers that read the same x: x [rows, in] -> [rows, sum of outputs], in order.
+/// `addends`: one per layer, or none at all.
 /// Where ranks divide the outputs, x are own rows, gathered first (and again for backward: only own rows are
 /// kept), and messages travel while products run.
 at::Tensor joined_linear(const at::Tensor& x, const std::vector<at::Tensor>& weights,
-                         const std::vector<at::Tensor>& biases, const SplitRows& rows = {});
+                         const std::vector<at::Tensor>& biases, const SplitRows& rows = {},
+                         const std::vector<LowRank>& addends = {});
 
 at::Tensor dropout(const at::Tensor& x, const DropoutSite& site);
 

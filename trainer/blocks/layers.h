@@ -1,10 +1,12 @@
 #pragma once
 #include <torch/nn/module.h>
 
+#include <memory>
 #include <string>
 
 #include "trainer/blocks/context.h"
 #include "trainer/blocks/functions.h"
+#include "trainer/blocks/lora.h"
 
 namespace tessera {
 
@@ -17,9 +19,11 @@ at::Tensor unallocated(at::IntArrayRef shape);
 class Linear : public torch::nn::Module {
  public:
   Linear(int64_t inputs, int64_t outputs, bool with_bias = true);
-  at::Tensor forward(const at::Tensor& x) const { return ops::linear(x, weight, bias); }
-  at::Tensor weight;  ///< [outputs, inputs]
-  at::Tensor bias;    ///< [outputs]; undefined without
+  /// Of a layer that is whole.
+  at::Tensor forward(const at::Tensor& x, const Context& context) const { return project(*this, x, context); }
+  at::Tensor weight;           ///< [outputs, inputs]
+  at::Tensor bias;             ///< [outputs]; undefined without
+  std::shared_ptr<Lora> lora;  ///< null: none
 };
 
 class Norm : public torch::nn::Module {
@@ -39,7 +43,8 @@ class Embedding : public torch::nn::Module {
   Embedding(int64_t rows, int64_t hidden_size);
   /// indices of any shape -> [number of indices, hidden]
   at::Tensor forward(const at::Tensor& indices) const;
-  at::Tensor weight;  ///< [rows, hidden]
+  at::Tensor weight;           ///< [rows, hidden]
+  std::shared_ptr<Lora> lora;  ///< null: none
 };
 
 /// A dropout site without parameters: its name (the module's full name) decides what it drops.

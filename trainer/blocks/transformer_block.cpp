@@ -10,8 +10,8 @@ FeedForward::FeedForward(int64_t hidden_size, int64_t feed_forward_size, Activat
 }
 
 at::Tensor FeedForward::forward(const at::Tensor& x, const Context& context) const {
-  const at::Tensor wide = ops::joined_linear(x, {expand_->weight}, {}, context.inside());
-  return context.leave(ops::linear(ops::activation(wide, expand_->bias, kind_), contract_->weight));
+  const at::Tensor wide = project_into({expand_.get()}, x, context, Biases::left_out);
+  return context.leave(project_out(*contract_, ops::activation(wide, expand_->bias, kind_), context));
 }
 
 TransformerBlock::TransformerBlock(const std::string& name, const TransformerBlockConfig& config)

@@ -256,17 +256,18 @@ HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::s
 }
 
 ordered_json hugging_face_config(const Choice& model, const ConfigSetting& setting) {
+  ordered_json json;
   const bool task = has_task_head(setting.objective);
   if (const auto* bert = model.get_if<BertConfig>()) {
-    ordered_json json = bert_config(*bert, setting);
+    json = bert_config(*bert, setting);
     if (task) write_head(json, setting.objective, "Bert");
-    return json;
   }
   if (const auto* gpt = model.get_if<GptConfig>()) {
-    ordered_json json = gpt_config(*gpt, setting);
+    json = gpt_config(*gpt, setting);
     if (task) write_gpt_head(json, *gpt, setting);
-    return json;
   }
+  if (!json.empty() && !setting.tied) json["tie_word_embeddings"] = false;
+  if (!json.empty()) return json;
   throw std::logic_error("no config.json for models of the family " + model.name());
 }
 

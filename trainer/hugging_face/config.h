@@ -23,6 +23,7 @@ HuggingFaceModel read_hugging_face_config(const nlohmann::ordered_json& json, co
 struct ConfigSetting {
   int64_t vocab_size = 0;
   bool next_sentence = false;
+  bool tied = true;               ///< the table of tokens and the head that predicts them
   std::string dtype = "float32";  ///< of the file's tensors
   SpecialTokens special = {};
   Choice objective = {};  ///< what the model was trained for, where that is a task

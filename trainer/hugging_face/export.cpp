@@ -8,6 +8,7 @@
 
 #include "datasets/output_folder.h"
 #include "recipes/error.h"
+#include "trainer/adapt/lora.h"
 #include "trainer/files.h"
 #include "trainer/hugging_face/folder.h"
 #include "trainer/hugging_face/heads.h"
@@ -114,6 +115,29 @@ void write_tokenizer(FolderWriter& folder, const Tokenizer& tokenizer, int64_t m
   folder.json("tokenizer_config.json", config);
 }
 
+/// A table of tokens with a low-rank part: the part belongs to the embedding alone, so the head gets the
+/// table as it was. Returns whether there is one.
+bool untie(std::vector<NamedTensor>& tensors, const Model& model) {
+  for (const auto& [layer, part] : lora_parts(model)) {
+    if (!layer.starts_with("embeddings.")) continue;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const bool bert = tensors[i].name == "bert.embeddings.word_embeddings.weight";
+      if (!bert && tensors[i].name != "transformer.wte.weight" &&
+          tensors[i].name != "transformer.tokens_embed.weight") {
+        continue;
+      }
+      const at::Tensor table = tensors[i].tensor;
+      const at::Tensor product = at::mm(part->a.detach(), part->b.detach().t());
+      tensors[i].tensor = table + (product * part->config().scale).to(table.scalar_type());
+      tensors.push_back({bert ? "cls.predictions.decoder.weight" : "lm_head.weight", table});
+      if (bert)
+        tensors.push_back({"cls.predictions.decoder.bias", model.named_parameters()["prediction.bias"]});
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 void write_hugging_face_folder(const std::string& path, const Model& model, const Choice& section,
@@ -124,7 +148,9 @@ void write_hugging_face_folder(const std::string& path, const Model& model, cons
   for (const HuggingFaceTensor& entry : model.name_map()) {
     tensors.push_back({entry.key, to_hugging_face(entry, ours).to(options.dtype)});
   }
+  const bool untied = untie(tensors, model);
   ConfigSetting setting;
+  setting.tied = !untied;
   setting.vocab_size = model.vocab_size();
   setting.next_sentence = parameters.contains("next_sentence.weight");
   setting.dtype = options.dtype == at::kBFloat16 ? "bfloat16"

@@ -22,43 +22,8 @@ constexpr const char* weights_file = "model.safetensors";
 constexpr const char* index_file = "model.safetensors.index.json";
 constexpr int64_t longest_json = 64 << 20;
 
-std::string read_json_file(const std::string& path) {
-  std::error_code failure;
-  const auto size = fs::file_size(path, failure);
-  std::ifstream file(path, std::ios::binary);
-  if (failure || !file) throw Error(fmt::format("{}: cannot be read", path));
-  if (size > static_cast<uintmax_t>(longest_json)) {
-    throw Error(
-        fmt::format("{}: {} bytes are too many for such a file (at most {})", path, size, longest_json));
-  }
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 void replace_end(std::string& text, std::string_view end, std::string_view with) {
   if (text.ends_with(end)) text.replace(text.size() - end.size(), end.size(), with);
-}
-
-/// Buffers that older versions saved, and copies of tied tensors.
-bool is_passed_over(const std::string& key) {
-  return key.ends_with(".position_ids") || key.ends_with(".attn.bias") ||
-         key.ends_with(".attn.masked_bias") || key == "lm_head.weight" ||
-         key == "cls.predictions.decoder.weight" || key == "cls.predictions.decoder.bias";
-}
-
-/// A key in the style of today.
-std::string today(std::string key, const std::string& family) {
-  replace_end(key, "LayerNorm.gamma", "LayerNorm.weight");
-  replace_end(key, "LayerNorm.beta", "LayerNorm.bias");
-  const auto begins = [&](const std::vector<const char*>& words) {
-    return std::any_of(words.begin(), words.end(), [&](const char* word) { return key.starts_with(word); });
-  };
-  if (family == "bert" && begins({"embeddings.", "encoder.", "pooler."})) return "bert." + key;
-  if (family == "gpt" && begins({"wte.", "wpe.", "h.", "ln_f.", "tokens_embed.", "positions_embed."})) {
-    return "transformer." + key;
-  }
-  return key;
 }
 
 [[noreturn]] void fail_without_weights(const std::string& path) {
@@ -75,13 +40,46 @@ std::string today(std::string key, const std::string& family) {
 
 }  // namespace
 
+ordered_json read_json_file(const std::string& path) {
+  std::error_code failure;
+  const auto size = fs::file_size(path, failure);
+  std::ifstream file(path, std::ios::binary);
+  if (failure || !file) throw Error(fmt::format("{}: cannot be read", path));
+  if (size > static_cast<uintmax_t>(longest_json)) {
+    throw Error(
+        fmt::format("{}: {} bytes are too many for such a file (at most {})", path, size, longest_json));
+  }
+  std::stringstream text;
+  text << file.rdbuf();
+  return parse_strict_json(text.str(), path);
+}
+
+bool is_passed_over(const std::string& key) {
+  return key.ends_with(".position_ids") || key.ends_with(".attn.bias") ||
+         key.ends_with(".attn.masked_bias") || key == "lm_head.weight" ||
+         key == "cls.predictions.decoder.weight" || key == "cls.predictions.decoder.bias";
+}
+
+std::string current_key(std::string key, const std::string& family) {
+  replace_end(key, "LayerNorm.gamma", "LayerNorm.weight");
+  replace_end(key, "LayerNorm.beta", "LayerNorm.bias");
+  const auto begins = [&](const std::vector<const char*>& words) {
+    return std::any_of(words.begin(), words.end(), [&](const char* word) { return key.starts_with(word); });
+  };
+  if (family == "bert" && begins({"embeddings.", "encoder.", "pooler."})) return "bert." + key;
+  if (family == "gpt" && begins({"wte.", "wpe.", "h.", "ln_f.", "tokens_embed.", "positions_embed."})) {
+    return "transformer." + key;
+  }
+  return key;
+}
+
 HuggingFaceFolder HuggingFaceFolder::open(const std::string& path) {
   HuggingFaceFolder folder;
   folder.path_ = path;
   const std::string config = path + "/config.json";
   if (!fs::is_directory(path)) throw Error(path + ": no folder; valid: one with a config.json");
   if (!fs::exists(config)) throw Error(path + ": has no config.json");
-  folder.model_ = read_hugging_face_config(parse_strict_json(read_json_file(config), config), config);
+  folder.model_ = read_hugging_face_config(read_json_file(config), config);
   folder.open_weights();
   if (fs::exists(path + "/tokenizer.json")) folder.tokenizer_ = Tokenizer::load(path + "/tokenizer.json");
   return folder;
@@ -93,7 +91,7 @@ void HuggingFaceFolder::open_weights() {
     if (!fs::exists(path_ + "/" + weights_file)) fail_without_weights(path_);
     return add_file(weights_file);
   }
-  const ordered_json index = parse_strict_json(read_json_file(index_path), index_path);
+  const ordered_json index = read_json_file(index_path);
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) throw Error(index_path + ": has no weight_map");
   std::set<std::string> names;
@@ -118,12 +116,23 @@ void HuggingFaceFolder::add_file(const std::string& name) {
   files_.push_back(SafetensorsFile::open(path_ + "/" + name));
   for (const auto& [key, entry] : files_.back().entries()) {
     if (is_passed_over(key)) continue;
-    const std::string current = today(key, model_.model.name());
+    const std::string current = current_key(key, model_.model.name());
     const auto [place, fresh] = places_.emplace(current, TensorPlace{files_.size() - 1, key});
     if (fresh) continue;
     throw Error(fmt::format("{}/{}: '{}' is '{}' of {} once more", path_, name, key, place->second.key,
                             files_[place->second.file].path()));
   }
+}
+
+std::vector<std::string> HuggingFaceFolder::keys() const {
+  std::vector<std::string> all;
+  for (const auto& [key, place] : places_) all.push_back(key);
+  return all;
+}
+
+std::vector<int64_t> HuggingFaceFolder::shape(const std::string& key) const {
+  const TensorPlace& place = places_.at(key);
+  return files_[place.file].entries().at(place.key).shape;
 }
 
 at::Tensor HuggingFaceFolder::read(const std::string& key) const {

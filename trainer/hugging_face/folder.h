@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ class HuggingFaceFolder {
   /// Null where the folder has none.
   TokenizerPtr tokenizer() const { return tokenizer_; }
   bool has(const std::string& key) const { return places_.contains(key); }
+  std::vector<std::string> keys() const;
+  std::vector<int64_t> shape(const std::string& key) const;
   /// A tensor under its key in the current style: old ones ("gamma", without "bert." or "transformer.") have
   /// been renamed.
   at::Tensor read(const std::string& key) const;
@@ -46,6 +49,13 @@ class HuggingFaceFolder {
   std::vector<SafetensorsFile> files_;
   std::map<std::string, TensorPlace> places_;
 };
+
+/// A key of a family's weights in the style of today.
+std::string current_key(std::string key, const std::string& family);
+/// Buffers that older versions saved, and copies of tied tensors.
+bool is_passed_over(const std::string& key);
+/// The text of a small file, as JSON without duplicate keys. Errors: Error naming the file.
+nlohmann::ordered_json read_json_file(const std::string& path);
 
 struct ExportOptions {
   at::ScalarType dtype = at::kFloat;

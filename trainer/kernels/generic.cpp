@@ -35,7 +35,7 @@ at::Tensor kept(int64_t rows, int64_t hidden, const DropoutSite& site) {
       (site.positions.defined() ? site.positions.index_select(0, column) : column + site.first_position)
           .unsqueeze(1);
   const int64_t groups = (hidden + 7) / 8;
-  const at::Tensor group = at::arange(groups, options).unsqueeze(0);
+  const at::Tensor group = at::arange(groups, options).unsqueeze(0) + static_cast<int64_t>(site.first_group);
   const auto shape = std::vector<int64_t>{rows, groups};
   const auto words =
       philox({sample.bitwise_and(0xFFFFFFFF).expand(shape), sample.bitwise_right_shift(32).expand(shape),

@@ -8,16 +8,17 @@
 namespace tessera {
 
 /// Where a dropout acts: which of the elements of [rows, hidden] it keeps is a pure function of this. Element
-/// h of row r is kept when 16-bit lane h % 8 of philox({sample low, sample high, position, h / 8}, key) is at
-/// least `threshold`, with sample = samples[r / sequence] and position = positions[r % sequence], or
-/// first_position + r % sequence where positions are undefined.
+/// h of row r is kept when 16-bit lane h % 8 of philox({sample low, sample high, position, first_group + h /
+/// 8}, key) is at least `threshold`, with sample = samples[r / sequence] and position = positions[r %
+/// sequence], or first_position + r % sequence where positions are undefined.
 struct DropoutSite {
   uint64_t key = 0;        ///< mixes seed, step and the site's name
   uint32_t threshold = 0;  ///< probability x 65536; 0 = keep everything
   at::Tensor samples;      ///< [batch] int64, on the device of the data
   int64_t sequence = 1;
   int64_t first_position = 0;
-  at::Tensor positions;  ///< [sequence] int64, on the device of the data
+  at::Tensor positions;      ///< [sequence] int64, on the device of the data
+  uint32_t first_group = 0;  ///< where columns are divided: the first one's here, / 8
 
   bool active() const { return threshold > 0; }
   float scale() const { return 65536.0f / static_cast<float>(65536 - threshold); }

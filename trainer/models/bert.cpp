@@ -49,8 +49,9 @@ class Prediction : public torch::nn::Module {
     norm_ = register_module("norm", std::make_shared<Norm>(config.hidden_size, config.layer_norm_epsilon));
     bias = register_parameter("bias", unallocated({config.vocab_size}));
   }
-  at::Tensor forward(const at::Tensor& rows) const {
-    return norm_->forward(ops::activation(ops::linear(rows, dense_->weight), dense_->bias, kind_));
+  at::Tensor forward(const at::Tensor& rows, const Context& context) const {
+    const at::Tensor wide = project_into({dense_.get()}, rows, context, Biases::left_out);
+    return norm_->forward(ops::activation(wide, dense_->bias, kind_));
   }
   at::Tensor bias;
 
@@ -88,27 +89,31 @@ class Bert : public Model {
     return embeddings_->forward(lookup(*embeddings_->word, batch), batch, shared);
   }
 
-  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const override {
-    return cross_entropy(prediction_->forward(label_rows(hidden, batch)), embeddings_->word->weight,
-                         prediction_->bias, batch.labels);
+  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch,
+                            const DropoutState& dropout) const override {
+    const at::Tensor rows = prediction_->forward(label_rows(hidden, batch), label_context(batch, dropout));
+    return cross_entropy(rows, embeddings_->word->weight, prediction_->bias, batch.labels);
   }
 
   at::Tensor token_logits(const at::Tensor& rows) const override {
-    return ops::linear(prediction_->forward(rows), embeddings_->word->weight, prediction_->bias);
+    return ops::linear(prediction_->forward(rows, {}), embeddings_->word->weight, prediction_->bias);
   }
 
-  at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch) const override {
-    if (!next_sentence_) return Model::pair_logits(hidden, batch);
-    return once(next_sentence_->forward(pooler_->forward(first_rows(hidden, batch)).tanh()));
+  at::Tensor pair_logits(const at::Tensor& hidden, const Batch& batch,
+                         const DropoutState& dropout) const override {
+    if (!next_sentence_) return Model::pair_logits(hidden, batch, dropout);
+    const Context rows = first_context(batch, dropout);
+    return once(next_sentence_->forward(pooler_->forward(first_rows(hidden, batch), rows).tanh(), rows));
   }
 
   at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
                          const DropoutState& dropout) const override {
     if (!classifier_) return Model::task_logits(hidden, batch, dropout);
+    const Context each = label_context(batch, dropout);
     at::Tensor rows = label_rows(hidden, batch);
-    if (pooler_) rows = pooler_->forward(rows).tanh();
-    if (heads_.task != TaskHead::span) rows = drop_label_rows(rows, batch, task_dropout_, dropout);
-    return once(classifier_->forward(rows));
+    if (pooler_) rows = pooler_->forward(rows, each).tanh();
+    if (heads_.task != TaskHead::span) rows = task_dropout_.forward(rows, each);
+    return once(classifier_->forward(rows, each));
   }
 
   NameMap name_map() const override;

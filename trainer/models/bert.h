@@ -5,6 +5,7 @@
 namespace tessera {
 
 struct BertConfig {
+  std::optional<std::string> from;  ///< the folder whose weights it starts with
   int64_t num_layers = 12;
   int64_t hidden_size = 768;
   int64_t num_heads = 12;
@@ -21,6 +22,7 @@ struct BertConfig {
 
 template <class V>
 void fields(BertConfig& t, V& v) {
+  v("from", t.from, start_docs, changeable);
   v("num_layers", t.num_layers, "transformer blocks", at_least(1));
   v("hidden_size", t.hidden_size, "width of the hidden states", at_least(1));
   v("num_heads", t.num_heads, "attention heads; must divide hidden_size", at_least(1));

@@ -66,7 +66,8 @@ class Gpt : public Model {
     return norm_ ? norm_->forward(hidden) : hidden;
   }
 
-  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch) const override {
+  ops::TokenLoss token_loss(const at::Tensor& hidden, const Batch& batch,
+                            const DropoutState&) const override {
     return cross_entropy(label_rows(hidden, batch), embeddings_->word->weight, {}, batch.labels);
   }
 
@@ -77,9 +78,10 @@ class Gpt : public Model {
   at::Tensor task_logits(const at::Tensor& hidden, const Batch& batch,
                          const DropoutState& dropout) const override {
     if (!classifier_) return Model::task_logits(hidden, batch, dropout);
+    const Context each = label_context(batch, dropout);
     at::Tensor rows = label_rows(hidden, batch);
-    if (heads_.task == TaskHead::tokens) rows = drop_label_rows(rows, batch, task_dropout_, dropout);
-    return once(classifier_->forward(rows));
+    if (heads_.task == TaskHead::tokens) rows = task_dropout_.forward(rows, each);
+    return once(classifier_->forward(rows, each));
   }
 
   KeyValueCache make_cache(int64_t batch) const override;

@@ -5,7 +5,8 @@
 namespace tessera {
 
 struct GptConfig {
-  int64_t version = 2;  ///< 1: norms after the residual sums, none at the end; 2: norms first
+  std::optional<std::string> from;  ///< the folder whose weights it starts with
+  int64_t version = 2;              ///< 1: norms after the residual sums, none at the end; 2: norms first
   int64_t num_layers = 12;
   int64_t hidden_size = 768;
   int64_t num_heads = 12;
@@ -21,6 +22,7 @@ struct GptConfig {
 
 template <class V>
 void fields(GptConfig& t, V& v) {
+  v("from", t.from, start_docs, changeable);
   v("version", t.version, "1: GPT-1, norms after the residual sums; 2: GPT-2, norms first", range(1, 2));
   v("num_layers", t.num_layers, "transformer blocks", at_least(1));
   v("hidden_size", t.hidden_size, "width of the hidden states", at_least(1));

@@ -24,14 +24,14 @@ class MaskedLm : public Objective {
   Batch collate(const std::vector<Example>& examples) const override;
 
   LossTerms loss(const Model& model, const at::Tensor& hidden, const Batch& batch,
-                 const DropoutState&) const override {
-    const ops::TokenLoss tokens = model.token_loss(hidden, batch);
+                 const DropoutState& dropout) const override {
+    const ops::TokenLoss tokens = model.token_loss(hidden, batch, dropout);
     if (!next_sentence_) return {tokens.sum.unsqueeze(0), tokens.correct.unsqueeze(0)};
     if (!batch.next_sentence.defined()) {  // this rank has no first positions
       const at::Tensor none = at::zeros_like(tokens.correct);
       return {at::stack({tokens.sum, none}), at::stack({tokens.correct, none})};
     }
-    const at::Tensor logits = model.pair_logits(hidden, batch);
+    const at::Tensor logits = model.pair_logits(hidden, batch, dropout);
     const at::Tensor sum =
         at::cross_entropy_loss(logits.to(at::promote_types(logits.scalar_type(), at::kFloat)),
                                batch.next_sentence, {}, at::Reduction::Sum);

@@ -84,8 +84,8 @@ class RowDropout {
     const int64_t column = row % site_.sequence;
     const auto position =
         static_cast<uint32_t>(positions_ ? positions_[column] : site_.first_position + column);
-    loops::dropout_bits({site_.key, static_cast<uint64_t>(samples_[row / site_.sequence]), position}, groups_,
-                        bits_.data());
+    const auto sample = static_cast<uint64_t>(samples_[row / site_.sequence]);
+    loops::dropout_bits({site_.key, sample, position, site_.first_group}, groups_, bits_.data());
     loops::apply_dropout(values, reinterpret_cast<const uint16_t*>(bits_.data()), width, site_.threshold,
                          site_.scale());
   }

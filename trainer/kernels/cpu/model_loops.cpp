@@ -87,7 +87,7 @@ TESSERA_CLONES void dropout_bits(const DropoutRow& row, int64_t groups, uint32_t
       w.c0[i] = low;
       w.c1[i] = high;
       w.c2[i] = row.position;
-      w.c3[i] = static_cast<uint32_t>(first + i);
+      w.c3[i] = row.first_group + static_cast<uint32_t>(first + i);
     }
     auto key0 = static_cast<uint32_t>(row.key), key1 = static_cast<uint32_t>(row.key >> 32);
     for (int round = 0; round < 10; ++round) {

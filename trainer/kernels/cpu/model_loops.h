@@ -9,6 +9,7 @@ namespace tessera::loops {
 struct DropoutRow {
   uint64_t key, sample;
   uint32_t position;
+  uint32_t first_group;
 };
 void dropout_bits(const DropoutRow& row, int64_t groups, uint32_t* bits);
 /// values[h] = bits[h] >= threshold ? values[h] * scale : 0

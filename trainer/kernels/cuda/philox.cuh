@@ -13,7 +13,7 @@ struct Site {
   const int64_t* samples;
   int64_t sequence, first_position;
   const int64_t* positions;
-  uint32_t threshold;
+  uint32_t threshold, first_group;
   float scale;
 
   explicit Site(const DropoutSite& site)
@@ -23,6 +23,7 @@ struct Site {
         first_position(site.first_position),
         positions(site.positions.defined() ? site.positions.data_ptr<int64_t>() : nullptr),
         threshold(site.threshold),
+        first_group(site.first_group),
         scale(site.active() ? site.scale() : 1.0f) {}
 };
 
@@ -44,7 +45,8 @@ __device__ inline void dropout_factors(const Site& site, int64_t row, uint32_t g
   const auto sample = static_cast<uint64_t>(site.samples[row / site.sequence]);
   const int64_t column = row % site.sequence;
   const auto position = static_cast<uint32_t>(site.positions ? site.positions[column] : site.first_position + column);
-  const uint4 bits = philox(make_uint4(static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32), position, group),
+  const uint4 bits = philox(make_uint4(static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32), position,
+                                       site.first_group + group),
                             make_uint2(static_cast<uint32_t>(site.key), static_cast<uint32_t>(site.key >> 32)));
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
