@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,7 +27,18 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
   virtual Example get(int64_t index) const = 0;  ///< 0 <= index < size()
+  /// Tokens of an example; of its longest choice.
+  virtual int64_t length(int64_t index) const;
+  /// What who starts a run should know of the data, a line; "": nothing.
+  virtual std::string note() const { return {}; }
 };
 using DatasetPtr = std::shared_ptr<const Dataset>;
+
+inline int64_t Dataset::length(int64_t index) const {
+  const Example example = get(index);
+  size_t longest = example.tokens.size();
+  for (const Example& choice : example.choices) longest = std::max(longest, choice.tokens.size());
+  return static_cast<int64_t>(longest);
+}
 
 }  // namespace tessera

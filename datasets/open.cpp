@@ -91,19 +91,30 @@ OpenOptions options_of(const DataSection& data, ExampleKind kind, uint64_t seed)
 
 }  // namespace
 
-TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed) {
+TrainingData open_training_data(const DataSection& data, const OpenSource& open, uint64_t seed,
+                                int64_t global_batch) {
   TrainingData result;
   std::vector<DatasetPtr> endless;
   std::vector<double> weights;
   for (const auto& source : data.train.sources) {
     const uint64_t own = mix(seed, weights.size());
-    const auto dataset = open_dataset({source.path}, options_of(data, kind, own));
+    const auto dataset = open(source.path, own);
     result.epoch_size += dataset->size();
+    if (const std::string note = dataset->note(); !note.empty()) result.notes.push_back(note);
     endless.push_back(epochs(dataset, own, data.shuffle));
     weights.push_back(source.weight);
   }
   result.samples = endless.size() == 1 ? endless.front() : mixed(std::move(endless), weights, seed);
+  if (data.bucket > 0) result.samples = bucketed(result.samples, global_batch, data.bucket, seed);
   return result;
+}
+
+TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed,
+                                int64_t global_batch) {
+  const auto open = [&](const std::string& path, uint64_t own) {
+    return open_dataset({path}, options_of(data, kind, own));
+  };
+  return open_training_data(data, open, seed, global_batch);
 }
 
 DatasetPtr open_validation_data(const DataSection& data, ExampleKind kind, uint64_t seed) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,11 +33,18 @@ DatasetPtr open_dataset(const std::vector<std::string>& paths, const OpenOptions
 struct TrainingData {
   DatasetPtr samples;
   int64_t epoch_size = 0;
+  std::vector<std::string> notes;  ///< Dataset::note() of the sources that have one
 };
 
-/// What `data.train` names, in epochs, shuffled if so said, several sources mixed by weight. Errors as
-/// open_dataset().
-TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed);
+/// How one path of `data` becomes a finite dataset; `seed`: the source's own.
+using OpenSource = std::function<DatasetPtr(const std::string& path, uint64_t seed)>;
+
+/// What `data.train` names, in epochs, shuffled if so said, several sources mixed by weight, in buckets of
+/// lengths if so said. Errors as open_dataset(), or open's.
+TrainingData open_training_data(const DataSection& data, const OpenSource& open, uint64_t seed,
+                                int64_t global_batch);
+TrainingData open_training_data(const DataSection& data, ExampleKind kind, uint64_t seed,
+                                int64_t global_batch = 1);
 
 /// What `data.validation` names, finite and always in the same order; null where it names nothing.
 DatasetPtr open_validation_data(const DataSection& data, ExampleKind kind, uint64_t seed);

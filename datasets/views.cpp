@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <mutex>
 #include <numeric>
+#include <utility>
 
 #include "datasets/permutation.h"
 #include "recipes/error.h"
@@ -19,6 +21,7 @@ class Shuffled : public Dataset {
   Shuffled(DatasetPtr dataset, uint64_t key) : dataset_(std::move(dataset)), key_(key) {}
   int64_t size() const override { return dataset_->size(); }
   Example get(int64_t index) const override { return dataset_->get(permute(index, size(), key_)); }
+  int64_t length(int64_t index) const override { return dataset_->length(permute(index, size(), key_)); }
 
  private:
   DatasetPtr dataset_;
@@ -33,13 +36,18 @@ class Epochs : public Dataset {
   }
   int64_t size() const override { return endless; }
   Example get(int64_t index) const override {
-    const int64_t epoch = index / epoch_size_, place = index % epoch_size_;
-    Example example = dataset_->get(shuffle_ ? permute(place, epoch_size_, mix(seed_, epoch)) : place);
+    Example example = dataset_->get(place_of(index));
     example.index = index;
     return example;
   }
+  int64_t length(int64_t index) const override { return dataset_->length(place_of(index)); }
 
  private:
+  int64_t place_of(int64_t index) const {
+    const int64_t epoch = index / epoch_size_, place = index % epoch_size_;
+    return shuffle_ ? permute(place, epoch_size_, mix(seed_, epoch)) : place;
+  }
+
   DatasetPtr dataset_;
   int64_t epoch_size_;
   uint64_t seed_;
@@ -93,18 +101,78 @@ class Mixed : public Dataset {
   }
   int64_t size() const override { return endless; }
   Example get(int64_t index) const override {
-    const int64_t number = index / block, slot = permute(index % block, block, mix(seed_, number));
-    const auto which = std::upper_bound(starts_.begin(), starts_.end(), slot) - starts_.begin() - 1;
-    Example example = datasets_[which]->get(number * quotas_[which] + slot - starts_[which]);
+    const auto [which, place] = place_of(index);
+    Example example = datasets_[which]->get(place);
     example.index = index;
     return example;
   }
+  int64_t length(int64_t index) const override {
+    const auto [which, place] = place_of(index);
+    return datasets_[which]->length(place);
+  }
 
  private:
+  std::pair<size_t, int64_t> place_of(int64_t index) const {
+    const int64_t number = index / block, slot = permute(index % block, block, mix(seed_, number));
+    const auto which = std::upper_bound(starts_.begin(), starts_.end(), slot) - starts_.begin() - 1;
+    return {static_cast<size_t>(which), number * quotas_[which] + slot - starts_[which]};
+  }
+
   static constexpr int64_t block = 10'000;
   std::vector<DatasetPtr> datasets_;
   std::vector<int64_t> quotas_, starts_;
   uint64_t seed_;
+};
+
+class Bucketed : public Dataset {
+ public:
+  Bucketed(DatasetPtr dataset, int64_t batch, int64_t window, uint64_t seed)
+      : dataset_(std::move(dataset)), batch_(batch), window_(window), seed_(seed) {}
+  int64_t size() const override { return endless; }
+  Example get(int64_t index) const override {
+    Example example = dataset_->get(place_of(index));
+    example.index = index;
+    return example;
+  }
+  int64_t length(int64_t index) const override { return dataset_->length(place_of(index)); }
+
+ private:
+  struct Order {
+    int64_t window = -1;
+    std::vector<int32_t> places;  // in the window, by length
+  };
+  int64_t place_of(int64_t index) const {
+    const int64_t samples = batch_ * window_, window = index / samples, within = index % samples;
+    const int64_t batch = permute(within / batch_, window_, mix(seed_, window));
+    const auto order = order_of(window);
+    return window * samples + order->places[static_cast<size_t>(batch * batch_ + within % batch_)];
+  }
+  std::shared_ptr<const Order> order_of(int64_t window) const {
+    const std::lock_guard lock(mutex_);
+    for (const auto& order : kept_) {
+      if (order->window == window) return order;
+    }
+    const int64_t samples = batch_ * window_;
+    std::vector<int64_t> lengths(static_cast<size_t>(samples));
+    for (int64_t i = 0; i < samples; ++i)
+      lengths[static_cast<size_t>(i)] = dataset_->length(window * samples + i);
+    auto order = std::make_shared<Order>();
+    order->window = window;
+    order->places.resize(lengths.size());
+    std::iota(order->places.begin(), order->places.end(), 0);
+    std::stable_sort(order->places.begin(), order->places.end(),
+                     [&](int32_t a, int32_t b) { return lengths[a] < lengths[b]; });
+    if (kept_.size() == max_kept) kept_.erase(kept_.begin());
+    kept_.push_back(order);
+    return order;
+  }
+
+  static constexpr size_t max_kept = 4;  // batches are made ahead, some in the next window
+  DatasetPtr dataset_;
+  int64_t batch_, window_;
+  uint64_t seed_;
+  mutable std::mutex mutex_;
+  mutable std::vector<std::shared_ptr<const Order>> kept_;
 };
 
 }  // namespace
@@ -124,6 +192,15 @@ DatasetPtr mixed(std::vector<DatasetPtr> datasets, const std::vector<double>& we
                             datasets.size(), weights.size()));
   }
   return std::make_shared<Mixed>(std::move(datasets), weights, seed);
+}
+
+DatasetPtr bucketed(DatasetPtr dataset, int64_t batch, int64_t window, uint64_t seed) {
+  constexpr int64_t most = int64_t{1} << 24;
+  if (batch * window > most) {
+    throw Error(fmt::format("data.bucket: {} global batches of {} samples are {}; valid: at most {}", window,
+                            batch, batch * window, most));
+  }
+  return std::make_shared<Bucketed>(std::move(dataset), batch, window, seed);
 }
 
 }  // namespace tessera

@@ -2,16 +2,18 @@
 
 #include <fmt/format.h>
 
-#include "datasets/open.h"
 #include "launch/commands.h"
 #include "launch/model_options.h"
+#include "recipes/error.h"
+#include "trainer/prediction_files.h"
+#include "trainer/training_data.h"
 
 namespace tessera {
 namespace {
 
 struct EvaluateArguments {
   std::shared_ptr<ModelOptions> model;
-  std::string data;
+  std::string data, predictions;
   int64_t micro_batch = 0, samples = 0;
 };
 
@@ -21,16 +23,24 @@ int run_evaluate(const EvaluateArguments& options) {
   if (options.data.empty() && !recipe.data.validation) {
     throw Error(options.model->path + ": its recipe names no data.validation; pass --data FILE");
   }
-  DataSection data = recipe.data;
-  if (!options.data.empty()) data.validation = options.data;
-  const DatasetPtr dataset = open_validation_data(data, trained.objective->example_kind(), recipe.run.seed);
+  const DatasetPtr dataset = open_validation_data(recipe, *trained.objective, options.data);
   EvaluateOptions how;
   how.micro_batch = options.micro_batch > 0 ? options.micro_batch : recipe.train.micro_batch;
   how.max_samples = options.samples;
   const LossReport report = evaluate(*trained.model, *trained.objective, *dataset, how);
-  fmt::print("{} on {}\n", trained.checkpoint, *data.validation);
+  fmt::print("{} on {}\n", trained.checkpoint, options.data.empty() ? *recipe.data.validation : options.data);
   fmt::print("{:<20} {:.4f}\n", "loss", report.loss);
   for (const auto& [name, value] : report.values) fmt::print("{:<20} {:.4f}\n", name, value);
+  if (report.predictions.defined()) {
+    fmt::print("{}", confusion_table(trained.objective->confusion(report.predictions)));
+  }
+  if (options.predictions.empty()) return 0;
+  if (!report.predictions.defined()) {
+    throw Error(fmt::format("--predictions: {} predicts nothing to write down; valid: checkpoints of tasks",
+                            recipe.objective.name()));
+  }
+  write_prediction_lines(options.predictions,
+                         trained.objective->prediction_lines(report.predictions, *dataset));
   return 0;
 }
 
@@ -39,7 +49,9 @@ int run_evaluate(const EvaluateArguments& options) {
 std::function<int()> declare_evaluate(CLI::App& app) {
   auto options = std::make_shared<EvaluateArguments>();
   options->model = add_model_options(app);
-  app.add_option("--data", options->data, "Token file (default: the recipe's data.validation)");
+  app.add_option("--data", options->data,
+                 "Token file, or a task's records (default: the recipe's data.validation)");
+  app.add_option("--predictions", options->predictions, "Also write each sample's prediction, as JSON lines");
   app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
       ->check(CLI::PositiveNumber);
   app.add_option("--samples", options->samples, "Only the first N samples")->check(CLI::PositiveNumber);

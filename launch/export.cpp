@@ -66,6 +66,7 @@ std::function<int()> declare_export(CLI::App& app) {
     ExportOptions how;
     how.dtype = options->dtype == "bf16" ? at::kBFloat16 : options->dtype == "fp16" ? at::kHalf : at::kFloat;
     how.shard_bytes = static_cast<int64_t>(options->shard_megabytes * 1e6);
+    how.objective = trained.recipe.objective;
     write_hugging_face_folder(options->out, *trained.model, trained.recipe.model, *trained.tokenizer, how);
     fmt::print("{}: {} of step {} for transformers' from_pretrained\n", options->out,
                trained.recipe.model.name(), trained.meta.step);

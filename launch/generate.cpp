@@ -109,7 +109,12 @@ int run_generate(GenerateArguments options) {
   const TrainedModel trained = options.model->open();
   const SpecialTokens& special = trained.tokenizer->special();
   options.generate.end = special.end;
-  if (trained.recipe.objective.name() == "causal_lm") {
+  if (!trained.objective->heads().vocabulary) {
+    throw Error(
+        fmt::format("{}: trained for {}, this model writes no text; tessera evaluate tells what it says",
+                    trained.checkpoint, trained.recipe.objective.name()));
+  }
+  if (trained.model->causal()) {
     options.prompts.size() == 1 && !options.json ? stream_one(trained, options)
                                                  : generate_all(trained, options);
     return 0;

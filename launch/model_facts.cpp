@@ -8,6 +8,7 @@
 #include <set>
 
 #include "trainer/models/models.h"
+#include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/parameters.h"
 
@@ -84,8 +85,9 @@ ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
   const int64_t known = written > 0 ? written : vocab_size > 0 ? vocab_size : usual_vocabulary(recipe);
   ModelFacts facts;
   static_cast<ModelShape&>(facts) = shape_of(recipe, known);
-  facts.pair_head = recipe.objective.name() == "mlm_nsp";
-  const ModelPtr model = make_model(recipe.model, {known, {.next_sentence = facts.pair_head}});
+  const Heads heads = kind_of(recipe.objective).heads;
+  facts.pair_head = heads.next_sentence;
+  const ModelPtr model = make_model(recipe.model, {known, heads});
   sort_parameters(*model, facts);
   facts.optimizer_state = count_state(recipe, *model);
   facts.norm_embeddings = facts.dense_head;

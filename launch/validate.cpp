@@ -11,6 +11,7 @@
 #include "recipes/parallel_checks.h"
 #include "trainer/catalog.h"
 #include "trainer/objectives/objectives.h"
+#include "trainer/training_data.h"
 
 namespace tessera {
 namespace {
@@ -41,7 +42,7 @@ Data look_at_data(const Recipe& recipe) {
     if (data.missing.empty() && !std::filesystem::exists(source.path)) data.missing = source.path;
   }
   if (!data.missing.empty()) return data;
-  const DatasetFacts facts = describe_dataset(paths);
+  const DatasetFacts facts = describe_training_data(recipe);
   if (!recipe.data.tokenizer && facts.tokenizer_json.empty()) {
     throw recipe.error("data.tokenizer",
                        "missing: " + paths.front() + " holds none; valid: tokenizer.json or its folder");
@@ -50,9 +51,9 @@ Data look_at_data(const Recipe& recipe) {
                                      ? Tokenizer::load(*recipe.data.tokenizer)
                                      : Tokenizer::parse(facts.tokenizer_json, paths.front());
   const ObjectivePtr objective =
-      make_objective(recipe.objective, {tokenizer, recipe.data.sequence_length, recipe.run.seed});
+      make_objective(recipe.objective, objective_setting(recipe, tokenizer, /*with_data=*/true));
   data.vocab_size = tokenizer->vocab_size();
-  data.epoch_size = open_training_data(recipe.data, objective->example_kind(), recipe.run.seed).epoch_size;
+  data.epoch_size = open_training_data(recipe, *objective).epoch_size;
   return data;
 }
 

@@ -53,7 +53,7 @@ void check_widths(const Recipe& recipe, Problems& problems) {
 void check_positions(const Recipe& recipe, Problems& problems) {
   const auto& sizes = recipe.parallel;
   const bool two = sizes.context > 1 && sizes.context_method == ContextMethod::ring &&
-                   recipe.objective.name() == "causal_lm";
+                   recipe.model.name() == "gpt";  // causal
   const int64_t chunks = sizes.context * sizes.tensor * (two ? 2 : 1), length = recipe.data.sequence_length;
   if (length >= chunks) return;
   const int64_t fewer = sizes.tensor <= length ? length / sizes.tensor / (two ? 2 : 1) : 0;

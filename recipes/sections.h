@@ -38,7 +38,8 @@ struct DataSource {
 template <class V>
 void fields(DataSource& t, V& v) {
   v("path", t.path,
-    "HDF5 token file made by `tessera prepare`, or NVIDIA's BERT HDF5; relative to the working folder",
+    "HDF5 token file made by `tessera prepare`, NVIDIA's BERT HDF5, or a task's records; relative to the "
+    "working folder",
     required);
   v("weight", t.weight, "share of the samples, relative to the other sources' weights", above(0));
 }
@@ -66,13 +67,15 @@ struct DataSection {
   Pack pack = Pack::join;
   bool shuffle = true;
   int64_t prefetch = 2;
+  int64_t bucket = 0;
   double short_sequence_probability = 0.1;
   int64_t duplicate = 1;
 };
 template <class V>
 void fields(DataSection& t, V& v) {
   v("train", t.train,
-    "HDF5 token file made by `tessera prepare` (or NVIDIA's BERT HDF5), or several to mix by weight",
+    "HDF5 token file made by `tessera prepare` (or NVIDIA's BERT HDF5), or several to mix by weight; for "
+    "tasks: JSON lines, CSV or TSV",
     required, new_phase);
   v("validation", t.validation, "the same for validation; without it nothing is evaluated", changeable);
   v("sequence_length", t.sequence_length, "tokens per sample, special tokens included", required,
@@ -85,6 +88,11 @@ void fields(DataSection& t, V& v) {
     "from one document into the next",
     new_phase);
   v("shuffle", t.shuffle, "samples in an order drawn anew each epoch; false: as in the file", new_phase);
+  v("bucket", t.bucket,
+    "samples of like length together, to spare padding: so many global batches in a row are sorted by "
+    "length, "
+    "cut anew and shuffled as batches; 0: off",
+    range(0, 10000), new_phase);
   v("prefetch", t.prefetch, "steps whose batches are made ahead of time, in the background", changeable,
     range(0, 1000));
   v("short_sequence_probability", t.short_sequence_probability,
@@ -198,7 +206,7 @@ template <class V>
 void fields(CheckpointSection& t, V& v) {
   v("every", t.every, "steps between two checkpoints; 0: only at the end", changeable, at_least(0));
   v("keep", t.keep, "how many of the newest stay; 0: all", changeable, at_least(0));
-  v("keep_best", t.keep_best, "also keep the one with the lowest validation loss", changeable);
+  v("keep_best", t.keep_best, "also keep the one that validated best (evaluate.metric)", changeable);
   v("background", t.background, "write in a thread while training goes on", changeable);
 }
 
@@ -206,6 +214,9 @@ struct EvaluateSection {
   int64_t every = 1000;
   int64_t batches = 0;
   int64_t micro_batch = 0;
+  std::string metric = "loss";
+  int64_t patience = 0;
+  bool predictions = false;
 };
 template <class V>
 void fields(EvaluateSection& t, V& v) {
@@ -214,6 +225,15 @@ void fields(EvaluateSection& t, V& v) {
     at_least(0));
   v("micro_batch", t.micro_batch, "sequences that one rank evaluates at a time; 0: as train.micro_batch",
     changeable, at_least(0));
+  v("metric", t.metric,
+    "what tells which checkpoint is best: `loss`, or one of the objective's metrics (`accuracy`, ...); a "
+    "wrong "
+    "name is told with the valid ones",
+    changeable);
+  v("patience", t.patience, "stop after so many evaluations in a row without a better metric; 0: never",
+    changeable, at_least(0));
+  v("predictions", t.predictions,
+    "also write the last evaluation's predictions (predictions-STEP.jsonl, confusion-STEP.json)", changeable);
 }
 
 struct LogSection {

@@ -16,7 +16,7 @@ LossReport make_report(const std::vector<std::string>& terms, const std::vector<
     const double mean = sums[i] / counts[i];
     report.loss += mean;
     report.values.emplace_back(terms[i] + "_loss", mean);
-    report.values.emplace_back(terms[i] + "_accuracy", correct[i] / counts[i]);
+    if (!std::isnan(correct[i])) report.values.emplace_back(terms[i] + "_accuracy", correct[i] / counts[i]);
     if (i == 0 && terms[i].ends_with("lm")) report.values.emplace_back("perplexity", std::exp(mean));
   }
   return report;
@@ -78,7 +78,7 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
     totals[0] += terms.sums.to(at::kCPU, at::kDouble);
     totals[1] += terms.correct.to(at::kCPU, at::kDouble);
     const at::Tensor predicted = objective.predictions(collated, terms.outputs);
-    if (predicted.defined()) rows.push_back(predicted);
+    if (predicted.defined() && predicted.size(0) > 0) rows.push_back(predicted);
     for (int64_t i = 0; i < num_terms; ++i)
       totals[2][i] += static_cast<double>(batch.counts[static_cast<size_t>(i)]);
   }

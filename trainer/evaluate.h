@@ -32,8 +32,8 @@ struct LossReport {
   at::Tensor predictions = {};  ///< Objective::predictions() of the whole dataset, where it has some
 };
 
-/// Means from per-term sums of losses and right predictions and their counts (all over the whole global
-/// batch).
+/// Means from per-term sums of losses and right predictions (NaN: there is no such thing) and their counts,
+/// all over the whole global batch.
 LossReport make_report(const std::vector<std::string>& terms, const std::vector<double>& sums,
                        const std::vector<double>& correct, const std::vector<double>& counts);
 

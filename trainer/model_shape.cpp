@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "parallel/pipeline_balance.h"
+#include "trainer/objectives/objectives.h"
 
 namespace tessera {
 
@@ -15,10 +16,11 @@ ModelShape shape_of(const Recipe& recipe, int64_t vocab_size) {
   shape.feed_forward = whole("feed_forward_size") > 0 ? whole("feed_forward_size") : 4 * shape.hidden;
   shape.vocab_size = vocab_size;
   shape.sequence = recipe.data.sequence_length;
-  shape.causal = recipe.objective.name() == "causal_lm";
+  shape.causal = recipe.model.name() == "gpt";
   shape.predicted = shape.causal ? 1 : recipe.objective.number("mask_probability").value_or(1);
   const double most = shape.causal ? 0 : recipe.objective.number("max_predictions").value_or(0);
   if (most > 0) shape.predicted = std::min(shape.predicted, most / static_cast<double>(shape.sequence));
+  if (!kind_of(recipe.objective).heads.vocabulary) shape.predicted = 0;
   shape.dense_head = recipe.model.name() == "bert";
   return shape;
 }

@@ -16,9 +16,15 @@ namespace tessera {
 /// each term by its GLOBAL count (over all ranks and micro-batches of the step) and adds the terms.
 struct LossTerms {
   at::Tensor sums;     ///< [terms] float32, differentiable: sum of the losses of this micro-batch, in nats
-  at::Tensor correct;  ///< [terms] float32, detached: how many predictions were right
+  at::Tensor correct;  ///< [terms] float32, detached: how many predictions were right; NaN: no such thing
   at::Tensor outputs =
       {};  ///< of a task, detached: [n, outputs] beside the batch's labels; undefined where it has none
+};
+
+/// How often each class was taken for each.
+struct Confusion {
+  std::vector<std::string> labels;
+  std::vector<std::vector<int64_t>> counts;  ///< [truth][prediction]
 };
 
 /// What is to be learnt: makes batches of examples, and losses of batches.
@@ -52,6 +58,15 @@ class Objective {
                                                               const Dataset& dataset) const {
     return {};
   }
+  /// Names of what metrics() gives.
+  virtual std::vector<std::string> metric_names() const { return {}; }
+  /// The predictions for people and programs: a JSON object for each sample.
+  virtual std::vector<std::string> prediction_lines(const at::Tensor& predictions,
+                                                    const Dataset& dataset) const {
+    return {};
+  }
+  /// What was taken for what; no labels: there is no such thing.
+  virtual Confusion confusion(const at::Tensor& predictions) const { return {}; }
 };
 using ObjectivePtr = std::shared_ptr<const Objective>;
 

@@ -3,29 +3,33 @@
 #include <algorithm>
 
 #include "trainer/model_shape.h"
+#include "trainer/objectives/objectives.h"
 #include "trainer/placement.h"
 
 namespace tessera {
 namespace {
 
 bool embeds(const std::string& parameter) { return parameter.starts_with("embeddings."); }
-bool ends(const std::string& parameter) {
-  return parameter == "embeddings.word.weight" || !(embeds(parameter) || unit_of(parameter) > 0);
+/// Whether a head computes with it.
+bool ends(const std::string& parameter, bool token_head) {
+  if (parameter == "embeddings.word.weight") return token_head;
+  return !embeds(parameter) && unit_of(parameter) == 0;
 }
 
-bool uses(const ModelRange& range, const std::string& parameter) {
-  if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter))) return true;
-  const size_t unit = unit_of(parameter);
-  return unit > range.first && unit <= range.end;
-}
-
-bool trains(const ModelRange& range, const std::vector<NamedParameter>& parameters) {
+bool trains(const PipelineParts& parts, const ModelRange& range,
+            const std::vector<NamedParameter>& parameters) {
   return std::any_of(parameters.begin(), parameters.end(), [&](const NamedParameter& parameter) {
-    return parameter.tensor.requires_grad() && uses(range, parameter.name);
+    return parameter.tensor.requires_grad() && parts.uses(range, parameter.name);
   });
 }
 
 }  // namespace
+
+bool PipelineParts::uses(const ModelRange& range, const std::string& parameter) const {
+  if ((range.embeds && embeds(parameter)) || (range.finishes && ends(parameter, token_head))) return true;
+  const size_t unit = unit_of(parameter);
+  return unit > range.first && unit <= range.end;
+}
 
 int PipelineParts::chunk_with(const std::string& parameter, int stage) const {
   for (int chunk = 0; chunk < chunks(); ++chunk) {
@@ -35,12 +39,13 @@ int PipelineParts::chunk_with(const std::string& parameter, int stage) const {
 }
 
 bool PipelineParts::tied(const std::string& parameter) const {
-  return stages > 1 && embeds(parameter) && ends(parameter);
+  return stages > 1 && embeds(parameter) && ends(parameter, token_head);
 }
 
 PipelineParts cut_model(const Model& model, const Recipe& recipe) {
   const size_t num_blocks = model.blocks().size();
   PipelineParts parts{static_cast<int>(recipe.parallel.pipeline), {}, {}};
+  parts.token_head = kind_of(recipe.objective).heads.vocabulary;
   const std::vector<int> first_blocks = first_blocks_of(recipe, shape_of(recipe, model.vocab_size()));
   for (size_t i = 0; i < first_blocks.size(); ++i) {
     const bool last = i + 1 == first_blocks.size();
@@ -48,7 +53,8 @@ PipelineParts cut_model(const Model& model, const Recipe& recipe) {
                             last ? num_blocks : static_cast<size_t>(first_blocks[i + 1]), i == 0, last});
   }
   const auto parameters = parameters_once(model);
-  for (const ModelRange& range : parts.ranges) parts.needs_gradient.push_back(trains(range, parameters));
+  for (const ModelRange& range : parts.ranges)
+    parts.needs_gradient.push_back(trains(parts, range, parameters));
   return parts;
 }
 

@@ -13,6 +13,7 @@ struct PipelineParts {
   int stages = 1;
   std::vector<ModelRange> ranges;    ///< one: the whole model
   std::vector<bool> needs_gradient;  ///< of each part: some of its parameters are trained
+  bool token_head = true;            ///< the end predicts tokens, with their embeddings
 
   int chunks() const { return static_cast<int>(ranges.size()) / stages; }
   const ModelRange& of(int stage, int chunk) const {
@@ -22,6 +23,7 @@ struct PipelineParts {
   int chunk_with(const std::string& parameter, int stage) const;
   /// Whether a parameter is used at both ends, by different stages.
   bool tied(const std::string& parameter) const;
+  bool uses(const ModelRange& range, const std::string& parameter) const;
 };
 
 /// Cut where first_blocks_of() says. adapt() has been called.

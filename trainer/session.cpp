@@ -10,7 +10,6 @@
 #include <fstream>
 #include <limits>
 
-#include "datasets/open.h"
 #include "recipes/error.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
@@ -23,6 +22,7 @@
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/schedules/schedules.h"
 #include "trainer/strategies.h"
+#include "trainer/training_data.h"
 
 namespace tessera {
 namespace {
@@ -94,7 +94,7 @@ TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
   if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
   const TokenizerPtr learned = start ? start->tokenizer() : nullptr;
   const std::string& path = recipe.data.train.sources.front().path;
-  const DatasetFacts facts = describe_dataset({path});
+  const DatasetFacts facts = describe_training_data(recipe);
   if (facts.tokenizer_json.empty() && learned) return learned;
   if (facts.tokenizer_json.empty()) {
     throw recipe.error("data.tokenizer", fmt::format("'{}' ({}) holds no tokenizer; valid: the path of its "
@@ -167,14 +167,16 @@ auto Session::at_start(const Body& body) const {
 }
 
 void Session::open_data() {
-  const auto& data = recipe.data;
   start_ = open_start(recipe);
   tokenizer = open_tokenizer(recipe, start_.get());
-  objective = make_objective(recipe.objective, {tokenizer, data.sequence_length, recipe.run.seed});
-  TrainingData opened = open_training_data(data, objective->example_kind(), recipe.run.seed);
+  objective = make_objective(recipe.objective, objective_setting(recipe, tokenizer, /*with_data=*/true));
+  objective->settle(recipe.objective);
+  TrainingData opened = open_training_data(recipe, *objective);
   training = std::move(opened.samples);
   epoch_samples = opened.epoch_size;
-  validation = open_validation_data(data, objective->example_kind(), recipe.run.seed);
+  data_notes_ = std::move(opened.notes);
+  validation = open_validation_data(recipe, *objective);
+  if (validation && !validation->note().empty()) data_notes_.push_back(validation->note());
   const auto& train = recipe.train;
   total_steps = train.steps
                     ? *train.steps
@@ -429,6 +431,7 @@ Table Session::start_table() const {
   for (const auto& source : recipe.data.train.sources) paths.push_back(source.path);
   table.row("train", join(paths));
   table.row("validation", recipe.data.validation.value_or("none"));
+  for (const auto& note : data_notes_) table.row("samples", note);
   table.row("tokenizer", fmt::format("{} tokens", tokenizer->vocab_size()));
   table.heading("ranks");
   table.row("mesh", mesh.describe());

@@ -94,6 +94,7 @@ class Session {
   std::map<std::string, int64_t> sent_before_;  // by group of ranks, at the last profile()
   BatchDivision division_;
   PipelineParts parts_;
+  std::vector<std::string> data_notes_;
   ParameterCounts counts_;
   NewestCheckpoint newest_;                       // of this run's own
   std::unique_ptr<CheckpointReader> checkpoint_;  // to resume from; null once that is done

@@ -14,7 +14,9 @@
 #include "trainer/evaluate.h"
 #include "trainer/files.h"
 #include "trainer/gradients.h"
+#include "trainer/prediction_files.h"
 #include "trainer/run_log.h"
+#include "trainer/score_metric.h"
 #include "trainer/session.h"
 
 namespace tessera {
@@ -44,7 +46,11 @@ struct Step {
 class Trainer {
  public:
   Trainer(const Recipe& recipe, World& world, const TrainHooks& hooks)
-      : session_(recipe, world), recipe_(session_.recipe), world_(world), hooks_(hooks) {}
+      : session_(recipe, world),
+        recipe_(session_.recipe),
+        world_(world),
+        hooks_(hooks),
+        metric_(recipe_, *session_.objective) {}
 
   Ending run();
 
@@ -62,6 +68,9 @@ class Trainer {
   void save();
   bool due(int64_t every) const { return every > 0 && state().step % every == 0; }
   bool last_step() const { return state().step == session_.total_steps; }
+  bool out_of_patience() const {
+    return recipe_.evaluate.patience > 0 && state().num_stale >= recipe_.evaluate.patience;
+  }
   TrainingState& state() { return session_.state; }
   const TrainingState& state() const { return session_.state; }
 
@@ -69,12 +78,13 @@ class Trainer {
   const Recipe& recipe_;
   World& world_;
   const TrainHooks& hooks_;
+  ScoreMetric metric_;
 
-  at::Tensor sums_, correct_;    // of the current step, [terms] float32, this rank's
-  at::Tensor norm_;              // of the last gradients, 0-dim
-  at::Tensor num_not_finite_;    // norms since the last check, 0-dim float32
-  double learning_rate_ = 0;     // of the last step
-  std::optional<double> score_;  // validation loss of the weights as they are, where it is known
+  at::Tensor sums_, correct_;                        // of the current step, [terms] float32, this rank's
+  at::Tensor norm_;                                  // of the last gradients, 0-dim
+  at::Tensor num_not_finite_;                        // norms since the last check, 0-dim float32
+  double learning_rate_ = 0;                         // of the last step
+  std::optional<double> score_;                      // of the weights as they are, where it is known
   Clock::time_point interval_start_ = Clock::now();  // since the last line of metrics
   int64_t interval_tokens_ = 0, interval_steps_ = 0;
   double data_seconds_ = 0;
@@ -83,7 +93,7 @@ class Trainer {
 Ending Trainer::run() {
   session_.resume();
   report_start();
-  if (last_step()) return {state().step};
+  if (last_step() || out_of_patience()) return {state().step};
   num_not_finite_ = at::zeros({}, at::TensorOptions(session_.device).dtype(at::kFloat));
   const int64_t last = recipe_.train.stop_after > 0 ? std::min(recipe_.train.stop_after, session_.total_steps)
                                                     : session_.total_steps;
@@ -104,10 +114,15 @@ Ending Trainer::run() {
     if (recipe_.log.samples && session_.speaks_for_samples()) log_samples(step);
     if (due(recipe_.log.every) || last_step()) log_step(step);
     if (due(recipe_.evaluate.every) || last_step()) validate();
-    if (due(recipe_.checkpoint.every) || state().step == end) save();
+    if (due(recipe_.checkpoint.every) || state().step == end || out_of_patience()) save();
+    if (out_of_patience()) {
+      session_.log->notice(
+          fmt::format("stopped: no better {} in {} evaluations", metric_.name(), state().num_stale));
+      break;
+    }
   }
   session_.writer->wait();
-  if (end < last) {
+  if (end < last && !out_of_patience()) {
     world_.communicator().barrier();  // rank 0's file stands under its name
     return {.step = state().step, .goes_on = true};
   }
@@ -281,7 +296,14 @@ void Trainer::validate() {
   const EvaluateOptions options = session_.evaluate_options();
   const LossReport report = evaluate(*session_.model, *session_.objective, *session_.validation, options);
   swap();
-  score_ = report.loss;
+  score_ = metric_.score(report);
+  const bool better = !state().best_score || *score_ < *state().best_score;
+  state().num_stale = better ? 0 : state().num_stale + 1;
+  if (better) state().best_score = score_;
+  if (recipe_.evaluate.predictions && world_.rank() == 0 && (last_step() || out_of_patience())) {
+    write_predictions(recipe_.run.folder, state().step, *session_.objective,
+                      {report.predictions, *session_.validation});
+  }
   session_.log->validation(state().step, report, seconds_since(start));
   interval_start_ += Clock::now() - start;  // not counted as time of training
 }

@@ -70,8 +70,7 @@ TrainedModel load_trained_model(const std::string& path, const LoadOptions& opti
   trained.recipe = read_recipe_text(reader.meta().recipe, origin, {}, catalog());
   trained.tokenizer = Tokenizer::parse(reader.meta().tokenizer, origin);
   trained.objective =
-      make_objective(trained.recipe.objective,
-                     {trained.tokenizer, trained.recipe.data.sequence_length, trained.recipe.run.seed});
+      make_objective(trained.recipe.objective, objective_setting(trained.recipe, trained.tokenizer));
   trained.model =
       make_model(trained.recipe.model, {trained.tokenizer->vocab_size(), trained.objective->heads()});
   std::unique_ptr<StartModel> base;

@@ -32,7 +32,8 @@ std::vector<TensorPiece> TrainingState::pieces(int rank, int ranks) const {
 }
 
 std::string TrainingState::numbers() const {
-  nlohmann::json numbers{{"optimizer_steps", optimizer->num_steps()}};
+  nlohmann::json numbers{{"optimizer_steps", optimizer->num_steps()}, {"num_stale", num_stale}};
+  if (best_score) numbers["best_score"] = *best_score;
   if (!base.empty()) numbers["base"] = base;
   if (stage_steps.size() > 1) numbers["stage_steps"] = stage_steps;
   return numbers.dump();
@@ -67,6 +68,8 @@ void TrainingState::restore(const CheckpointReader& reader,
     if (!optional || reader.has(piece.name)) read(piece);
   }
   optimizer->set_num_steps(numbers["optimizer_steps"].get<int64_t>());
+  if (numbers.contains("best_score")) best_score = numbers["best_score"].get<double>();
+  num_stale = numbers.value("num_stale", int64_t{0});
   refresh_working(optimizer->parameters());
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct TrainingState {
   std::string base;  ///< StartModel::hash() of where the frozen ones come from; empty: they are saved too
   std::unique_ptr<LossScale> loss_scale;   ///< fp16 only
   std::unique_ptr<WeightAverage> average;  ///< train.ema only
+
+  std::optional<double> best_score;  ///< of the evaluations so far, lower is better
+  int64_t num_stale = 0;             ///< evaluations since that one
 
   /// Everything as named rectangles of global tensors, in the memory where it lives. `rank` of `ranks`: this
   /// one in the whole job.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -148,6 +149,52 @@ TEST(Views, BadMixesAreRefused) {
   EXPECT_THROW(mixed({some, some}, {1.0, -1.0}, 0), Error);
   EXPECT_THROW(mixed({some, some}, {1.0, 1e-6}, 0), Error);
   EXPECT_THROW(epochs(counting(0), 1), Error);
+}
+
+/// Sample i has i * 37 % 101 + 1 tokens, the first of them i.
+class Lengths : public Dataset {
+ public:
+  int64_t size() const override { return 500; }
+  Example get(int64_t index) const override {
+    Example example;
+    example.tokens.assign(static_cast<size_t>(index * 37 % 101 + 1), static_cast<int32_t>(index));
+    return example;
+  }
+};
+
+TEST(Bucketed, HoldsEachWindowsSamplesInBatchesOfLikeLength) {
+  constexpr int64_t batch = 8, window = 5;
+  const DatasetPtr plain = epochs(std::make_shared<Lengths>(), 3);
+  const DatasetPtr data = bucketed(plain, batch, window, 9);
+  bool shuffled = false;
+  for (int64_t first = 0; first < 4 * batch * window; first += batch * window) {
+    std::multiset<int32_t> expected, found;
+    std::vector<std::pair<int64_t, int64_t>> ranges;  // of lengths, by batch
+    for (int64_t i = first; i < first + batch * window; ++i) {
+      expected.insert(token(plain, i));
+      found.insert(token(data, i));
+      const auto length = static_cast<int64_t>(data->get(i).tokens.size());
+      EXPECT_EQ(length, data->length(i));
+      EXPECT_EQ(data->get(i).index, i);
+      if ((i - first) % batch == 0) ranges.emplace_back(length, length);
+      EXPECT_GE(length, ranges.back().second);
+      ranges.back().second = length;
+    }
+    EXPECT_EQ(found, expected);
+    shuffled = shuffled || !std::is_sorted(ranges.begin(), ranges.end());
+    std::sort(ranges.begin(), ranges.end());
+    for (size_t i = 1; i < ranges.size(); ++i) EXPECT_LE(ranges[i - 1].second, ranges[i].first);
+  }
+  EXPECT_TRUE(shuffled);
+}
+
+TEST(Bucketed, IsAPureFunctionOfItsArguments) {
+  const auto make = [] { return bucketed(epochs(std::make_shared<Lengths>(), 3), 8, 5, 9); };
+  const DatasetPtr forward = make(), backward = make();
+  std::vector<int32_t> ahead;
+  for (int64_t i = 0; i < 600; ++i) ahead.push_back(token(forward, i));
+  for (int64_t i = 599; i >= 0; --i) EXPECT_EQ(token(backward, i), ahead[static_cast<size_t>(i)]);
+  EXPECT_THROW(bucketed(counting(5), 1 << 20, 100, 1), Error);
 }
 
 }  // namespace

@@ -209,7 +209,8 @@ TEST(PlanPipeline, IsCutWhereTheRunCuts) {
           overrides.insert(overrides.end(), change.begin(), change.end());
           const Recipe recipe = read_recipe(find_shipped_recipe(name), overrides, catalog());
           const ModelFacts facts = look_at_model(recipe, 0);
-          const ModelPtr model = make_model(recipe.model, {facts.vocab_size, {.next_sentence = facts.pair_head}});
+          const ModelPtr model =
+              make_model(recipe.model, {facts.vocab_size, {.next_sentence = facts.pair_head}});
           std::vector<int> run;
           for (const ModelRange& range : cut_model(*model, recipe).ranges)
             run.push_back(static_cast<int>(range.first));

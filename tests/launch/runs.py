@@ -107,6 +107,14 @@ def recipe(folder, family="bert", **changes):
     return path
 
 
+def rewritten(path, **sections):
+    """The recipe with whole sections replaced."""
+    content = yaml.safe_load(path.read_text())
+    content.update(sections)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
 def metrics(run_folder, key="loss"):
     """{step: value} of metrics.jsonl; a step written twice is an error."""
     values = {}

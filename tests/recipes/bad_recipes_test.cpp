@@ -193,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "\nr.yaml:12:11 train.epochs: -2 is out of range; valid: number, above 0\n"
                 "command line data.shufle=true: unknown key; valid: train, validation, sequence_length, "
                 "tokenizer, pack, "
-                "shuffle, prefetch, short_sequence_probability, duplicate; did you mean 'shuffle'?\n"
+                "shuffle, bucket, prefetch, short_sequence_probability, duplicate; did you mean 'shuffle'?\n"
                 "command line train.micro_batch=zero: 'zero' is not a whole number; " +
                 whole,
             {"train.micro_batch=zero", "data.shufle=true"}}),

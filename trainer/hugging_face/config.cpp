@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "recipes/error.h"
+#include "trainer/hugging_face/heads.h"
 #include "trainer/models/bert.h"
 #include "trainer/models/gpt.h"
 #include "trainer/models/models.h"
@@ -222,6 +223,14 @@ ordered_json gpt_config(const GptConfig& config, const ConfigSetting& setting) {
   return json;
 }
 
+/// What transformers needs to know where batches are padded, and what its dropout would be otherwise.
+void write_gpt_head(ordered_json& json, const GptConfig& config, const ConfigSetting& setting) {
+  write_head(json, setting.objective, config.version == 2 ? "GPT2" : "OpenAIGPT");
+  const int pad = setting.special.pad >= 0 ? setting.special.pad : setting.special.end;
+  json["pad_token_id"] = pad >= 0 ? ordered_json(pad) : ordered_json();
+  if (setting.objective.name() == "token_classification") json["classifier_dropout"] = config.dropout;
+}
+
 }  // namespace
 
 HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::string& where) {
@@ -234,6 +243,7 @@ HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::s
     }
     if (!names->empty()) found.architecture = names->front().get<std::string>();
   }
+  found.objective = head_objective(found.architecture, json, where);
   if (type == "bert") {
     found.model = read_bert(reader);
   } else if (type == "gpt2" || type == "openai-gpt") {
@@ -247,8 +257,15 @@ HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::s
 
 ordered_json hugging_face_config(const Choice& model, const ConfigSetting& setting) {
   ordered_json json;
-  if (const auto* bert = model.get_if<BertConfig>()) json = bert_config(*bert, setting);
-  if (const auto* gpt = model.get_if<GptConfig>()) json = gpt_config(*gpt, setting);
+  const bool task = has_task_head(setting.objective);
+  if (const auto* bert = model.get_if<BertConfig>()) {
+    json = bert_config(*bert, setting);
+    if (task) write_head(json, setting.objective, "Bert");
+  }
+  if (const auto* gpt = model.get_if<GptConfig>()) {
+    json = gpt_config(*gpt, setting);
+    if (task) write_gpt_head(json, *gpt, setting);
+  }
   if (!json.empty() && !setting.tied) json["tie_word_embeddings"] = false;
   if (!json.empty()) return json;
   throw std::logic_error("no config.json for models of the family " + model.name());

@@ -11,6 +11,7 @@ namespace tessera {
 struct HuggingFaceModel {
   Choice model;              ///< its section of a recipe
   std::string architecture;  ///< "BertForPreTraining"; "" where the file does not say
+  Choice objective = {};     ///< of a task's head, with its labels; not chosen where it has none
 };
 
 /// Reads a config.json of BERT, GPT-1 or GPT-2 (old and new key styles). Errors: Error that begins with
@@ -25,6 +26,7 @@ struct ConfigSetting {
   bool tied = true;               ///< the table of tokens and the head that predicts them
   std::string dtype = "float32";  ///< of the file's tensors
   SpecialTokens special = {};
+  Choice objective = {};  ///< what the model was trained for, where that is a task
 };
 
 /// The config.json of a model. Errors: Error where Hugging Face's model has no such option.

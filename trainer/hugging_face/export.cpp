@@ -11,6 +11,7 @@
 #include "trainer/adapt/lora.h"
 #include "trainer/files.h"
 #include "trainer/hugging_face/folder.h"
+#include "trainer/hugging_face/heads.h"
 #include "trainer/name_map.h"
 
 namespace tessera {
@@ -101,9 +102,13 @@ ordered_json special_tokens(const Tokenizer& tokenizer) {
   return json;
 }
 
-void write_tokenizer(FolderWriter& folder, const Tokenizer& tokenizer, int64_t max_positions) {
+/// `pads`: batches are padded, if need be with the end token, as config.json says.
+void write_tokenizer(FolderWriter& folder, const Tokenizer& tokenizer, int64_t max_positions, bool pads) {
   folder.text("tokenizer.json", tokenizer.json());
   ordered_json config = special_tokens(tokenizer);
+  if (pads && !config.contains("pad_token") && config.contains("eos_token")) {
+    config["pad_token"] = config["eos_token"];
+  }
   folder.json("special_tokens_map.json", config);
   config["model_max_length"] = max_positions;
   config["tokenizer_class"] = "PreTrainedTokenizerFast";
@@ -152,10 +157,11 @@ void write_hugging_face_folder(const std::string& path, const Model& model, cons
                   : options.dtype == at::kHalf   ? "float16"
                                                  : "float32";
   setting.special = tokenizer.special();
+  setting.objective = options.objective;
   FolderWriter folder(path);
   folder.json("config.json", hugging_face_config(section, setting));
   write_weights(folder, tensors, options.shard_bytes);
-  write_tokenizer(folder, tokenizer, model.max_positions());
+  write_tokenizer(folder, tokenizer, model.max_positions(), has_task_head(options.objective));
   folder.publish();
 }
 

@@ -60,6 +60,7 @@ nlohmann::ordered_json read_json_file(const std::string& path);
 struct ExportOptions {
   at::ScalarType dtype = at::kFloat;
   int64_t shard_bytes = int64_t(5) << 30;  ///< of a file, as Hugging Face cuts them
+  Choice objective = {};                   ///< the recipe's: tells of a task's head and its labels
 };
 
 /// Writes `model`, whose section of the recipe is `section`, and its tokenizer as such a folder, which

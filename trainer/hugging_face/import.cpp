@@ -8,6 +8,7 @@
 #include "trainer/checkpoint.h"
 #include "trainer/hugging_face/folder.h"
 #include "trainer/models/models.h"
+#include "trainer/objectives/objectives.h"
 #include "trainer/parameters.h"
 
 namespace tessera {
@@ -16,25 +17,30 @@ namespace {
 constexpr uint64_t import_seed = 1;  // of what the folder lacks
 
 /// What the folder's heads were trained for.
-std::string objective_of(const HuggingFaceFolder& folder) {
-  if (folder.model().model.name() == "gpt") return "causal_lm";
+Choice objective_of(const HuggingFaceFolder& folder) {
+  if (folder.model().objective.chosen()) return folder.model().objective;
   const bool pairs = folder.has("cls.seq_relationship.weight") || folder.has("bert.pooler.dense.weight");
-  return pairs ? "mlm_nsp" : "mlm";
+  const char* name = folder.model().model.name() == "gpt" ? "causal_lm" : pairs ? "mlm_nsp" : "mlm";
+  return Choice(*objective_choices().find(name));
+}
+
+std::string section_line(const Choice& choice, const ChoiceTable& table) {
+  Rules rules;
+  rules.table = &table;
+  return to_line(Value<Choice>::write(choice, rules));
 }
 
 /// A recipe that says what the model is; there was no run of ours.
 Recipe recipe_of(const HuggingFaceFolder& folder, const std::string& out) {
   const Choice& model = folder.model().model;
-  Rules rules;
-  rules.table = &catalog().model;
   Section run = Section::map();
   run.set("folder", Section::scalar(out, true));
   const std::string text = fmt::format(
-      "run: {}\nmodel: {}\nobjective: {{name: {}}}\ndata: {{train: imported, sequence_length: {}}}\n"
+      "run: {}\nmodel: {}\nobjective: {}\ndata: {{train: imported, sequence_length: {}}}\n"
       "optimizer: {{name: adamw, learning_rate: 1e-4}}\nschedule: {{name: linear}}\n"
       "train: {{steps: 1, global_batch: 1, micro_batch: 1}}\n",
-      to_line(run), to_line(Value<Choice>::write(model, rules)), objective_of(folder),
-      model.integer("max_positions").value());
+      to_line(run), section_line(model, catalog().model),
+      section_line(objective_of(folder), catalog().objective), model.integer("max_positions").value());
   return read_recipe_text(text, folder.path() + "/config.json", {}, catalog());
 }
 
@@ -51,8 +57,8 @@ ImportedModel import_model(const std::string& from, const std::string& out) {
     throw Error(out + ": holds checkpoints already; valid: another folder");
   }
   const Recipe recipe = recipe_of(folder, out);
-  const ModelPtr model = make_model(recipe.model, {folder.tokenizer()->vocab_size(),
-                                                   {.next_sentence = recipe.objective.name() == "mlm_nsp"}});
+  const ModelPtr model =
+      make_model(recipe.model, {folder.tokenizer()->vocab_size(), kind_of(recipe.objective).heads});
   model->initialise(import_seed);
   ImportedModel imported;
   imported.fresh = folder.load(*model);
