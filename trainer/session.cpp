@@ -16,7 +16,6 @@
 #include "trainer/catalog.h"
 #include "trainer/device.h"
 #include "trainer/files.h"
-#include "trainer/hugging_face/peft.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
@@ -132,40 +131,6 @@ Session::Session(Recipe given, World& surrounding)
   build_model();
 }
 
-/// The one that run.resume asks for, if there is one.
-void Session::find_checkpoint() {
-  const std::string checkpoints = recipe.run.folder + "/checkpoints";
-  newest_ = newest_checkpoint(checkpoints);
-  const auto open = [this](const std::string& path) {
-    checkpoint_ = std::make_unique<CheckpointReader>(CheckpointReader::open(path));
-  };
-  if (recipe.run.resume == "never") {
-    if (newest_.path.empty() && newest_.skipped.empty()) return;
-    throw recipe.error(
-        "run.resume",
-        fmt::format("never, but {} has checkpoints; valid: another run.folder, or auto", recipe.run.folder));
-  }
-  if (!newest_.path.empty()) {
-    open(newest_.path);
-  } else if (recipe.run.resume != "auto") {
-    open(recipe.run.resume);
-  } else if (!newest_.skipped.empty()) {
-    throw Error(
-        fmt::format("{}: no whole checkpoint is left to resume from; move the folder away to begin anew: {}",
-                    checkpoints, join(newest_.skipped, "; ")));
-  }
-}
-
-/// What a folder's mistakes are, said at the place in the recipe that names it.
-template <class Body>
-auto Session::at_start(const Body& body) const {
-  try {
-    return body();
-  } catch (const Error& error) {
-    throw recipe.error("model.from", error.what());
-  }
-}
-
 void Session::open_data() {
   start_ = open_start(recipe);
   tokenizer = open_tokenizer(recipe, start_.get());
@@ -186,7 +151,7 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->heads()});
-  if (start_) fit_ = at_start([&] { return start_->fit(*model); });
+  if (start_) at("model.from", [&] { fit_ = start_->fit(*model); });
   add_parts();
   parts_ = cut_model(*model, recipe);
   counts_ = count_parameters(*model);
@@ -212,24 +177,6 @@ void Session::build_model() {
   if (recipe.train.ema > 0) {
     state.average = std::make_unique<WeightAverage>(state.optimizer->parameters(), recipe.train.ema);
   }
-}
-
-/// Those that `adapt` asks for, or that the adapter in adapt.from has.
-void Session::add_parts() {
-  auto* options = recipe.adapt.get_if<LoraOptions>();
-  const int64_t step = checkpoint_ ? checkpoint_->meta().step : 0;
-  if (!options || !options->from) return adapt(*model, recipe, fit_.fresh, step);
-  const auto at_from = [&](const auto& body) {
-    try {
-      return body();
-    } catch (const Error& error) {
-      throw recipe.error("adapt.from", error.what());
-    }
-  };
-  const PeftAdapter adapter = at_from([&] { return PeftAdapter::open(*options->from); });
-  *options = at_from([&] { return adapter.options(*model, *options); });
-  adapt(*model, recipe, fit_.fresh);
-  adapter_ = at_from([&] { return adapter.parameters(*model); });
 }
 
 /// Layers and sequences; batches then go the same way.
@@ -281,80 +228,6 @@ void Session::resume() {
     log->notice("parallel.offload spares no memory on the CPU: the model is in the host's memory already");
   }
   start_loader();
-}
-
-/// The weights of model.from, where there is one.
-void Session::load_start() {
-  if (!start_) return;
-  if (!fit_.fresh.empty()) log->notice("drawn anew: " + join(name_patterns(fit_.fresh)));
-  if (!fit_.unused.empty()) log->notice("not used: " + join(name_patterns(fit_.unused)));
-  const auto& trained = state.optimizer->parameters();
-  load_base(trained);
-  start_->load_magnitudes(*model, trained);
-  for (const auto& parameter : trained) {
-    const auto found = adapter_.find(parameter.name);
-    if (found != adapter_.end()) parameter.placement.copy_part(found->second, parameter.master.detach());
-  }
-  refresh_working(trained);
-  adapter_.clear();
-  if (state.average) state.average = std::make_unique<WeightAverage>(trained, recipe.train.ema);
-  strategy->parameters_loaded();
-  resumed_from_ = start_->folder();
-}
-
-/// The frozen parameters, and these, from model.from.
-void Session::load_base(const std::vector<Parameter>& trained) {
-  at_start([&] {
-    start_->load(*model, trained);
-    start_->load(*model, state.frozen);
-  });
-  if (!keeps_base(recipe)) return;
-  state.base = world.communicator().gather_text(world.rank() == 0 ? start_->hash() : "").front();
-}
-
-void Session::restore(const CheckpointReader& reader, bool own) {
-  check_same_run(reader, own);
-  if (keeps_base(recipe)) load_base({});
-  restore_stages(reader);
-  strategy->parameters_loaded();
-  resumed_from_ = reader.folder();
-}
-
-/// Parameters that train since a later stage have their own first step.
-void Session::restore_stages(const CheckpointReader& reader) {
-  const auto* options = recipe.adapt.get_if<FreezeOptions>();
-  if (!options) return state.restore(reader);
-  const auto num_blocks = static_cast<int64_t>(model->blocks().size());
-  const size_t stage = stage_of(*options, reader.meta().step);
-  const auto since = [&](const std::string& name) {
-    return trained_since(*options, stage, name, num_blocks);
-  };
-  state.restore(reader, since);
-  state.stage_steps.resize(std::max(state.stage_steps.size(), stage + 1), state.optimizer->num_steps());
-  std::vector<int64_t> first_steps;
-  for (const auto& parameter : state.optimizer->parameters()) {
-    first_steps.push_back(state.stage_steps[since(parameter.name)]);
-  }
-  state.optimizer->set_first_steps(std::move(first_steps));
-}
-
-/// Says what differs between the checkpoint's recipe and this one; refuses what would make it another run.
-/// From another run's checkpoint a new phase may begin, with other data say.
-void Session::check_same_run(const CheckpointReader& reader, bool own) const {
-  const std::string origin = reader.folder() + "/checkpoint.h5";
-  const Recipe before = read_recipe_text(reader.meta().recipe, origin, {}, catalog());
-  std::vector<std::string> refused;
-  for (const auto& difference : differences(before, recipe, catalog())) {
-    if (difference.changeable || (difference.new_phase && !own)) {
-      log->notice("resuming with a change: " + difference.text());
-    } else {
-      refused.push_back(difference.text());
-    }
-  }
-  if (!refused.empty()) {
-    throw Error(fmt::format("{}: {} is of another run ({}); valid: the same values, or another run.folder",
-                            recipe.origin, reader.folder(), join(refused, "; ")));
-  }
 }
 
 void Session::start_loader() {

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -84,8 +85,7 @@ class Session {
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
   void restore_stages(const CheckpointReader& reader);
-  template <class Body>
-  auto at_start(const Body& body) const;
+  void at(const std::string& key, const std::function<void()>& body) const;
   void add_parts();
   void load_start();
   void load_base(const std::vector<Parameter>& trained);

@@ -8,8 +8,13 @@
 namespace tessera {
 namespace {
 
+/// Fine-tuning starts from folders that other commands make: here any of them holds a standard model.
 Recipe shipped(const std::string& name, const std::vector<std::string>& overrides = {}) {
-  return read_recipe(find_shipped_recipe(name), overrides, catalog());
+  Catalog with_models = catalog();
+  with_models.model_in = [&](const std::string&) {
+    return Choice(*catalog().model.find(name.substr(0, name.find('/'))));
+  };
+  return read_recipe(find_shipped_recipe(name), overrides, with_models);
 }
 
 TEST(ShippedRecipes, AreAllValid) {

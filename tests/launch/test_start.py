@@ -91,7 +91,7 @@ def test_a_run_goes_on_by_itself(starts, tmp_path):
 def test_heads_that_it_lacks_are_drawn_and_others_not_used(starts, tmp_path):
     save_random("bert", tmp_path / "encoder", "BertModel")
     done = runs.must(runs.tessera("train", recipe(tmp_path, "bert", tmp_path / "encoder", train={"steps": 1})))
-    assert "drawn anew: prediction.dense.weight" in done.stderr and "next_sentence.bias" in done.stderr
+    assert "drawn anew: prediction.bias, prediction.dense.weight" in done.stderr and "next_sentence.bias" in done.stderr
     done = runs.must(runs.tessera("train", recipe(tmp_path / "mlm", "bert", starts("bert") / "ours", objective={"name": "mlm"}, train={"steps": 1})))
     assert "not used: " in done.stderr and "next_sentence.weight" in done.stderr and "drawn anew" not in done.stderr
 
