@@ -15,7 +15,7 @@ namespace tessera {
 namespace {
 
 constexpr const char* joined_suffix = ".query_key_value";
-constexpr const char* words = "embeddings.word";
+constexpr const char* word_table = "embeddings.word";
 
 template <class M>
 M* module_named(const Model& model, const std::string& name) {
@@ -113,7 +113,7 @@ std::vector<LoraTarget> lora_targets(const Model& model, const std::vector<std::
   };
   for (const auto& item : model.named_modules("", /*include_self=*/false)) {
     const std::string& name = item.key();
-    const bool layer = dynamic_cast<Linear*>(item.value().get()) != nullptr || name == words;
+    const bool layer = dynamic_cast<Linear*>(item.value().get()) != nullptr || name == word_table;
     const bool drawn = std::find(fresh.begin(), fresh.end(), name + ".weight") != fresh.end();
     if (layer && !drawn) add(name, {name});
     if (!dynamic_cast<Attention*>(item.value().get())) continue;
