@@ -4,6 +4,7 @@
 
 #include "datasets/open.h"
 #include "launch/commands.h"
+#include "launch/few_shot.h"
 #include "launch/model_options.h"
 
 namespace tessera {
@@ -11,11 +12,16 @@ namespace {
 
 struct EvaluateArguments {
   std::shared_ptr<ModelOptions> model;
-  std::string data;
+  std::string data, predictions;
+  FewShotOptions few_shot;
   int64_t micro_batch = 0, samples = 0;
 };
 
 int run_evaluate(const EvaluateArguments& options) {
+  if (!options.few_shot.task.empty()) {
+    return run_few_shot(*options.model, {options.few_shot.task, options.few_shot.shots, options.micro_batch,
+                                         options.samples, options.predictions});
+  }
   const TrainedModel trained = options.model->open();
   const Recipe& recipe = trained.recipe;
   if (options.data.empty() && !recipe.data.validation) {
@@ -39,7 +45,11 @@ int run_evaluate(const EvaluateArguments& options) {
 std::function<int()> declare_evaluate(CLI::App& app) {
   auto options = std::make_shared<EvaluateArguments>();
   options->model = add_model_options(app);
-  app.add_option("--data", options->data, "Token file (default: the recipe's data.validation)");
+  auto* few_shot = add_few_shot_options(app, options->few_shot);
+  app.add_option("--data", options->data, "Token file (default: the recipe's data.validation)")
+      ->excludes(few_shot);
+  app.add_option("--predictions", options->predictions, "Also write each sample's prediction, as JSON lines")
+      ->needs(few_shot);
   app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
       ->check(CLI::PositiveNumber);
   app.add_option("--samples", options->samples, "Only the first N samples")->check(CLI::PositiveNumber);
