@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "launch/commands.h"
+#include "launch/few_shot.h"
 #include "launch/model_options.h"
 #include "recipes/error.h"
 #include "trainer/prediction_files.h"
@@ -14,10 +15,15 @@ namespace {
 struct EvaluateArguments {
   std::shared_ptr<ModelOptions> model;
   std::string data, predictions;
+  FewShotOptions few_shot;
   int64_t micro_batch = 0, samples = 0;
 };
 
 int run_evaluate(const EvaluateArguments& options) {
+  if (!options.few_shot.task.empty()) {
+    return run_few_shot(*options.model, {options.few_shot.task, options.few_shot.shots, options.micro_batch,
+                                         options.samples, options.predictions});
+  }
   const TrainedModel trained = options.model->open();
   const Recipe& recipe = trained.recipe;
   if (options.data.empty() && !recipe.data.validation) {
@@ -49,8 +55,10 @@ int run_evaluate(const EvaluateArguments& options) {
 std::function<int()> declare_evaluate(CLI::App& app) {
   auto options = std::make_shared<EvaluateArguments>();
   options->model = add_model_options(app);
+  auto* few_shot = add_few_shot_options(app, options->few_shot);
   app.add_option("--data", options->data,
-                 "Token file, or a task's records (default: the recipe's data.validation)");
+                 "Token file, or a task's records (default: the recipe's data.validation)")
+      ->excludes(few_shot);
   app.add_option("--predictions", options->predictions, "Also write each sample's prediction, as JSON lines");
   app.add_option("--micro-batch", options->micro_batch, "Sequences at a time (default: the recipe's)")
       ->check(CLI::PositiveNumber);
