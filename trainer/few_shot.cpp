@@ -83,7 +83,7 @@ struct ScoredTokens {
 at::Tensor padded_inputs(const std::vector<ScoredText>& texts, std::span<const SameInput> groups,
                          ScoredTokens& scored) {
   const size_t longest = input_of(texts[groups.front().front()]).size();
-  const at::Tensor tokens =
+  at::Tensor tokens =
       torch::zeros({static_cast<int64_t>(groups.size()), static_cast<int64_t>(longest)}, at::kLong);
   for (size_t row = 0; row < groups.size(); ++row) {
     const auto input = input_of(texts[groups[row].front()]);

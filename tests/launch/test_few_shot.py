@@ -193,8 +193,8 @@ def test_long_contexts_lose_their_left(models, tmp_path):
     """Also before a choice that fills all positions, which leaves a single token of the context."""
     words = "The license of this program says that you may copy and change it, and give it to others. " * 8
     tokenizer = models()[1]
-    full = tokenizer.decode(tokenizer.encode(" a b c d e f g h i j k l m n o p q r s t" * 9).ids[:POSITIONS])[1:]
-    assert len(tokenizer.encode(words).ids) > POSITIONS and len(encode_pair(tokenizer, words, " " + full)[1]) == POSITIONS
+    full = tokenizer.decode(tokenizer.encode(" a b c d e f g h i j k l m n o p q r s t" * 9).ids[:POSITIONS]).strip()
+    assert len(tokenizer.encode(words).ids) > POSITIONS and len(encode_pair(tokenizer, "Answer:", " " + full)[1]) == POSITIONS
     questions = [{"question": words, "choices": ["yes", "not at all", full], "answer": 2}]
     _, lines = evaluate(models(), write_task(tmp_path, questions))
     check_likelihoods(lines, reference(models(), map(prompt_of, questions), [questions[0]["choices"]]))
