@@ -47,4 +47,11 @@ ordered_json parse_strict_json(std::string_view text, const std::string& where, 
   return json;
 }
 
+std::string shown(const nlohmann::ordered_json& value) {
+  constexpr size_t longest = 100;
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true);
+  if (text.size() > longest) text = text.substr(0, longest) + "…";
+  return text;
+}
+
 }  // namespace tessera

@@ -13,4 +13,7 @@ namespace tessera {
 nlohmann::ordered_json parse_strict_json(std::string_view text, const std::string& where,
                                          size_t most_keys = 1'000'000);
 
+/// A value for a message: as JSON, of what is long only the beginning.
+std::string shown(const nlohmann::ordered_json& value);
+
 }  // namespace tessera

@@ -22,12 +22,40 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return d[a.size()][b.size()];
 }
 
+constexpr size_t longest_line = 2500;
+constexpr size_t longest_name = 256;  // distances take the product of two lengths
+
+bool continues_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
+std::string without_middle(std::string line) {
+  if (line.size() <= longest_line) return line;
+  size_t head = longest_line - 500, tail = line.size() - 400;
+  while (continues_character(line[head])) --head;
+  while (tail < line.size() && continues_character(line[tail])) ++tail;
+  return line.substr(0, head) + " … " + line.substr(tail);
+}
+
+std::string readable(const std::string& message) {
+  std::string result;
+  for (size_t begin = 0; begin <= message.size();) {
+    const size_t end = std::min(message.find('\n', begin), message.size());
+    if (begin > 0) result += '\n';
+    result += without_middle(message.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return result;
+}
+
 }  // namespace
+
+Error::Error(const std::string& message) : std::runtime_error(readable(message)) {}
 
 std::string nearest(std::string_view given, const std::vector<std::string>& candidates) {
   std::string best;
+  if (given.size() > longest_name) return best;
   size_t best_distance = std::max<size_t>(1, given.size() / 3) + 1;
   for (const auto& candidate : candidates) {
+    if (candidate.size() > longest_name) continue;
     const size_t distance = edit_distance(given, candidate);
     if (distance < best_distance) {
       best_distance = distance;

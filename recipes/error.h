@@ -8,10 +8,10 @@ namespace tessera {
 
 /// A mistake that the user can mend: in a recipe, a path, a file, the number of ranks. The message says what
 /// is wrong, where, and what is valid; the program prints it once, without a stack trace, and ends with exit
-/// code 2.
+/// code 2. Of a line that quotes what nobody would read, the middle is left out.
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& message);
 };
 
 /// The candidate closest to `given` by edit distance, or "" when none is near enough to be a likely typo.

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "datasets/strict_json.h"
 #include "datasets/tokenizer/spec.h"
 #include "recipes/error.h"
 
@@ -42,6 +43,8 @@ class Reader : public nlohmann::json_sax<Json> {
   bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
     std::string what = e.what();
     what = what.substr(what.find("] ") == std::string::npos ? 0 : what.find("] ") + 2);
+    constexpr size_t longest = 300;  // it ends with what was read last
+    if (what.size() > longest) what = what.substr(0, longest) + "…";
     throw Error(fmt::format("{}: not valid JSON: {}", spec_.origin, what));
   }
 
@@ -164,7 +167,7 @@ AddedToken read_added_token(const Json& entry, const std::string& where) {
   AddedToken token;
   const int64_t number =
       id->is_number_unsigned() && id->get<uint64_t>() > INT32_MAX ? -1 : id->get<int64_t>();
-  if (number < 0 || number > INT32_MAX) throw Error(where + ".id: out of range: " + id->dump());
+  if (number < 0 || number > INT32_MAX) throw Error(where + ".id: out of range: " + shown(*id));
   token.id = static_cast<int32_t>(number);
   token.content = text_of(entry, "content", "", where);
   if (token.content.empty()) throw Error(where + ".content: must be a text that is not empty");
@@ -191,7 +194,7 @@ bool bool_of(const Json& section, const char* key, bool fallback, const std::str
   const auto found = section.find(key);
   if (found == section.end() || found->is_null()) return fallback;
   if (!found->is_boolean())
-    throw Error(fmt::format("{}.{}: must be true or false, not {}", where, key, found->dump()));
+    throw Error(fmt::format("{}.{}: must be true or false, not {}", where, key, shown(*found)));
   return found->get<bool>();
 }
 
@@ -200,7 +203,7 @@ std::string text_of(const Json& section, const char* key, const std::string& fal
   const auto found = section.find(key);
   if (found == section.end() || found->is_null()) return fallback;
   if (!found->is_string())
-    throw Error(fmt::format("{}.{}: must be a text, not {}", where, key, found->dump()));
+    throw Error(fmt::format("{}.{}: must be a text, not {}", where, key, shown(*found)));
   return found->get<std::string>();
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "datasets/strict_json.h"
 #include "datasets/tokenizer/base.h"
 #include "datasets/tokenizer/bert_text.h"
 #include "datasets/tokenizer/word_cache.h"
@@ -67,7 +68,7 @@ WordPiece::WordPiece(TokenizerSpec spec) : TokenizerBase(std::move(spec)), text_
   if (const auto limit = spec_.model.find("max_input_chars_per_word"); limit != spec_.model.end()) {
     if (!limit->is_number_integer() || limit->get<int64_t>() < 0) {
       throw Error(
-          fmt::format("{}.max_input_chars_per_word: must be a whole number, not {}", at, limit->dump()));
+          fmt::format("{}.max_input_chars_per_word: must be a whole number, not {}", at, shown(*limit)));
     }
     max_characters_ = limit->get<int64_t>();
   }

@@ -43,6 +43,7 @@ def parse():
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--alpha", type=float, default=16)
     parser.add_argument("--targets", default="query,value")
+    parser.add_argument("--attention-dropout", type=float, help="default: the model's (0.1)")
     parser.add_argument("--lora-dropout", type=float, default=0.0)
     parser.add_argument("--validation-samples", type=int, help="default: all")
     return parser.parse_args()
@@ -62,8 +63,9 @@ def read(path):
 
 
 def make_model(a, folder, labels):
+    dropout = {} if a.attention_dropout is None else {"attention_probs_dropout_prob": a.attention_dropout}
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
+        folder, **dropout, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)})
     if a.method == "lora":
         import peft
         return peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=a.rank, lora_alpha=a.alpha, lora_dropout=a.lora_dropout,

@@ -82,7 +82,7 @@ FAMILIES = {
 
 def recipe(folder, family="bert", **changes):
     """Writes a small recipe into `folder` and returns its path; changes are nested as in the file. `whole_model`
-    stands for all keys of the model."""
+    and `whole_objective` stand for all keys of theirs."""
     chosen = FAMILIES[family]
     content = {
         "run": {"folder": str(folder / "run"), "seed": 7},
@@ -98,7 +98,8 @@ def recipe(folder, family="bert", **changes):
         "evaluate": {"every": 0},
         "log": {"every": 1, "tensorboard": False},
     }
-    content["model"] = changes.pop("whole_model", content["model"])
+    for section in ("model", "objective"):
+        content[section] = changes.pop("whole_" + section, content[section])
     for section, values in changes.items():
         content.setdefault(section, {}).update(values)
     folder.mkdir(parents=True, exist_ok=True)

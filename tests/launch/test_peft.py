@@ -9,7 +9,7 @@ import runs
 import safetensors.torch
 import torch
 import transformers
-from test_start import THEIRS, recipe, starts  # noqa: F401 (a fixture)
+from test_start import THEIRS, recipe, save_random, starts  # noqa: F401 (a fixture)
 
 TARGETS = {"bert": ["query", "key", "attention.output.dense", "output.dense"], "gpt": ["c_attn", "c_proj"]}
 WORDS = {"bert": "word_embeddings", "gpt": "wte"}
@@ -165,6 +165,54 @@ def test_one_step_moves_it_as_theirs(variant, starts, tmp_path):
         assert moved > 0, key
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-5, msg=lambda text: f"{key}: {text}")
         torch.testing.assert_close(ours[key] - before[key], value - before[key], rtol=1e-3, atol=1e-3 * moved.item(), msg=lambda text: f"{key}: {text}")
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True, "target_modules": ["query", "dense"]}, {"bias": "all", "r": 3}])
+def test_a_step_of_a_classifier_is_that_of_theirs(options, tmp_path):
+    """SEQ_CLS: the head is trained beside the low-rank parts, and saved with them."""
+    names, texts = ["library", "tool", "game"], ["a shared library", "the command line tool for files", "play with your friends", "libraries of C"] * 4
+    labels = [0, 1, 2, 0] * 4
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps({"text": text, "label": names[label]}) + "\n" for text, label in zip(texts, labels)))
+    save_random("bert", tmp_path / "base", "BertModel")
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3}
+    torch.manual_seed(4)
+    model = peft.get_peft_model(transformers.BertForSequenceClassification.from_pretrained(tmp_path / "base", **still),
+                                peft.LoraConfig(**{"task_type": "SEQ_CLS", "target_modules": ["query", "value"], **options}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "adapter")
+    path = recipe(tmp_path, "bert", tmp_path / "base", {"dropout": 0.0}, adapt={"method": "lora", "from": str(tmp_path / "adapter")},
+                  whole_objective={"name": "sequence_classification", "labels": names},
+                  data={"train": str(tmp_path / "data.jsonl"), "validation": str(tmp_path / "data.jsonl"), "shuffle": False},
+                  optimizer={"name": "sgd", "learning_rate": 0.5, "weight_decay": 0.0}, schedule={"name": "constant", "warm_up": 0},
+                  train={"steps": 1, "clip": 0.0})
+    runs.must(runs.tessera("train", path))
+    runs.must(runs.tessera("export", tmp_path / "run", tmp_path / "after"))
+    runs.must(runs.tessera("export", tmp_path / "run", tmp_path / "merged", "--merge"))
+
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "base/tokenizer.json"), pad_token="[PAD]")
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    before = {key: value.clone() for key, value in peft.get_peft_model_state_dict(model).items()}
+    out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=torch.tensor(labels))
+    assert runs.metrics(tmp_path / "run")[1] == pytest.approx(out.loss.item(), rel=1e-5)
+    out.loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.grad is not None:
+                parameter -= 0.5 * parameter.grad
+    ours = read(tmp_path / "after")
+    assert any("classifier" in key for key in ours)
+    for key, value in peft.get_peft_model_state_dict(model).items():
+        if ".modules_to_save." in key or ".original_module." in key:
+            continue
+        moved = (value - before[key]).abs().max().item()
+        torch.testing.assert_close(ours[key] - before[key], value - before[key], rtol=1e-3, atol=1e-3 * moved + 1e-7, msg=lambda text: f"{key}: {text}")
+    merged = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    assert merged.config.id2label == dict(enumerate(names))
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**batch).logits, model.eval()(**batch).logits, rtol=1e-4, atol=1e-4)
 
 
 def edit(name, change):

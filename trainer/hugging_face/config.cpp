@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 
+#include "datasets/strict_json.h"
 #include "recipes/error.h"
 #include "trainer/hugging_face/heads.h"
 #include "trainer/models/bert.h"
@@ -52,7 +53,7 @@ class ConfigReader {
     if (!value) return otherwise;
     constexpr int64_t most = int64_t(1) << 31;
     if (!value->is_number_integer() || *value < 1 || *value > most) {
-      fail(key, fmt::format("{} is no whole number from 1 to {}", value->dump(), most));
+      fail(key, fmt::format("{} is no whole number from 1 to {}", shown(*value), most));
     }
     return value->get<int64_t>();
   }
@@ -61,7 +62,7 @@ class ConfigReader {
     const ordered_json* value = find(key);
     if (!value) return otherwise;
     if (!value->is_number() || !(value->get<double>() >= 0 && value->get<double>() <= most)) {
-      fail(key, fmt::format("{} is no number from 0 to {}", value->dump(), most));
+      fail(key, fmt::format("{} is no number from 0 to {}", shown(*value), most));
     }
     return value->get<double>();
   }
@@ -69,7 +70,7 @@ class ConfigReader {
   std::string text(const char* key) const {
     const ordered_json* value = find(key);
     if (!value) return "";
-    if (!value->is_string()) fail(key, value->dump() + " is no text");
+    if (!value->is_string()) fail(key, shown(*value) + " is no text");
     return value->get<std::string>();
   }
 
@@ -88,7 +89,7 @@ class ConfigReader {
   void expect(const char* key, const ordered_json& only) const {
     const ordered_json* value = find(key);
     if (value && *value != only) {
-      fail(key, fmt::format("{} is not implemented; valid: {}", value->dump(), only.dump()));
+      fail(key, fmt::format("{} is not implemented; valid: {}", shown(*value), only.dump()));
     }
   }
 
@@ -239,7 +240,7 @@ HuggingFaceModel read_hugging_face_config(const ordered_json& json, const std::s
   const std::string type = reader.text("model_type");
   if (const ordered_json* names = reader.find("architectures")) {
     if (!names->is_array() || names->size() > 1 || (names->size() == 1 && !names->front().is_string())) {
-      reader.fail("architectures", names->dump() + " is no list of one name");
+      reader.fail("architectures", shown(*names) + " is no list of one name");
     }
     if (!names->empty()) found.architecture = names->front().get<std::string>();
   }

@@ -98,7 +98,7 @@ void HuggingFaceFolder::open_weights() {
   for (const auto& [key, name] : map->items()) {
     const std::string file = name.is_string() ? name.get<std::string>() : "";
     if (file.empty() || fs::path(file).filename() != file) {
-      throw Error(fmt::format("{}: '{}' lies in {}, which is no file's name", index_path, key, name.dump()));
+      throw Error(fmt::format("{}: '{}' lies in {}, which is no file's name", index_path, key, shown(name)));
     }
     names.insert(file);
   }

@@ -6,6 +6,7 @@
 #include <array>
 #include <set>
 
+#include "datasets/strict_json.h"
 #include "recipes/error.h"
 #include "trainer/objectives/objectives.h"
 
@@ -48,7 +49,7 @@ std::vector<std::string> read_labels(const ordered_json& config, const std::stri
     const auto& number = config["num_labels"];
     if (!number.is_number_integer() || number < 1 || number > most) {
       throw Error(
-          fmt::format("{}: num_labels: {} is no whole number from 1 to {}", where, number.dump(), most));
+          fmt::format("{}: num_labels: {} is no whole number from 1 to {}", where, shown(number), most));
     }
     count = number.get<int64_t>();
   }
@@ -81,8 +82,8 @@ Problem read_problem(const ordered_json& config, size_t num_labels, const std::s
     if (*value == name.theirs) return name.ours;
     names.emplace_back(name.theirs);
   }
-  throw Error(fmt::format("{}: problem_type: {} is unknown{}", where, value->dump(),
-                          valid_names(value->dump(), names)));
+  throw Error(fmt::format("{}: problem_type: {} is unknown{}", where, shown(*value),
+                          valid_names(shown(*value), names)));
 }
 
 void write_labels(ordered_json& config, const std::vector<std::string>& labels) {

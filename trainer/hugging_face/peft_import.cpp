@@ -9,6 +9,7 @@
 #include <regex>
 #include <set>
 
+#include "datasets/strict_json.h"
 #include "recipes/error.h"
 #include "trainer/blocks/lora.h"
 #include "trainer/hugging_face/folder.h"
@@ -58,7 +59,7 @@ T value_of(const ordered_json& json, const std::string& key, const T& standard, 
     fits = found->is_number();
   else
     fits = found->is_string();
-  if (!fits) throw Error(fmt::format("{}: {}: {} is of the wrong type", where, key, found->dump()));
+  if (!fits) throw Error(fmt::format("{}: {}: {} is of the wrong type", where, key, shown(*found)));
   return found->template get<T>();
 }
 
@@ -122,7 +123,7 @@ PeftAdapter PeftAdapter::open(const std::string& folder) {
   if (type != "LORA") throw Error(fmt::format("{}: peft_type is '{}'; valid: LORA", config, type));
   for (const auto& key : unknown_to_us) {
     if (json.contains(key) && is_set(json[key]))
-      throw Error(fmt::format("{}: {}: {} is not supported", config, key, json[key].dump()));
+      throw Error(fmt::format("{}: {}: {} is not supported", config, key, shown(json[key])));
   }
   adapter.rank_ = value_of<int64_t>(json, "r", 8, config);
   adapter.alpha_ = value_of<double>(json, "lora_alpha", 8, config);

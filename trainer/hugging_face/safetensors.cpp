@@ -85,7 +85,7 @@ class EntryReader {
     for (const auto& each : types) {
       if (name == each.name) return each.type;
     }
-    fail(fmt::format("dtype {} cannot be read; valid: {}", name.dump(), type_names()));
+    fail(fmt::format("dtype {} cannot be read; valid: {}", shown(name), type_names()));
   }
 
   std::vector<int64_t> read_shape() const {
@@ -94,7 +94,7 @@ class EntryReader {
     std::vector<int64_t> shape;
     for (const auto& size : sizes) {
       shape.push_back(whole_number(size, std::numeric_limits<int64_t>::max()));
-      if (shape.back() < 0) fail(fmt::format("its shape {} has a size that is no size", sizes.dump()));
+      if (shape.back() < 0) fail(fmt::format("its shape {} has a size that is no size", shown(sizes)));
     }
     return shape;
   }
@@ -105,7 +105,7 @@ class EntryReader {
     entry.begin = whole_number(offsets[0], bytes_);
     const int64_t end = whole_number(offsets[1], bytes_);
     if (entry.begin < 0 || end < entry.begin) {
-      fail(fmt::format("its data_offsets {} are not in the buffer of {} bytes", offsets.dump(), bytes_));
+      fail(fmt::format("its data_offsets {} are not in the buffer of {} bytes", shown(offsets), bytes_));
     }
     entry.bytes = end - entry.begin;
     if (expected_bytes(entry) != entry.bytes) {
