@@ -4,6 +4,7 @@
 // false, "message": why it is refused}.
 #include <fmt/format.h>
 
+#include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -71,5 +72,9 @@ int main() {
       result = {{"ok", false}, {"message", error.what()}};
     }
     std::cout << result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << std::endl;
+  }
+  std::ifstream status("/proc/self/status");
+  while (std::getline(status, line)) {
+    if (line.starts_with("VmHWM:")) std::cout << std::stol(line.substr(6)) / 1024 << "\n";
   }
 }
