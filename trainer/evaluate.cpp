@@ -38,7 +38,7 @@ at::Tensor gather_rows(const std::vector<at::Tensor>& mine, const Communicator& 
     if (rank < host.rank()) first += size[rank];
     total += size[rank];
   }
-  const at::Tensor all = at::zeros({total, columns.item<int64_t>()}, at::kDouble);
+  at::Tensor all = at::zeros({total, columns.item<int64_t>()}, at::kDouble);
   if (own.defined()) all.slice(0, first, first + own.size(0)).copy_(own);
   host.all_reduce(all);
   if (total == 0) return all;

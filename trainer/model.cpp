@@ -127,7 +127,7 @@ at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
     return split_ ? split_->lookup(rows, split_->first_of(vocab_size()), batch.tokens)
                   : at::embedding(rows, batch.tokens.reshape({-1}));
   };
-  const at::Tensor own = rows_of(table.weight);
+  at::Tensor own = rows_of(table.weight);
   if (!table.lora) return own;
   return own + ops::linear(rows_of(table.lora->a), table.lora->b) * table.lora->config().scale;
 }

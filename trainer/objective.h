@@ -46,27 +46,27 @@ class Objective {
 
   /// Opens data that this objective reads itself (JSON lines, CSV, TSV): finite, in the file's order. Null:
   /// it learns from token files. Errors: Error naming file, line and column.
-  virtual DatasetPtr open(const std::string& path) const { return nullptr; }
+  virtual DatasetPtr open(const std::string& /*path*/) const { return nullptr; }
   /// Writes what it has found in the data (a task's labels) into its section of the recipe.
   virtual void settle(Choice& section) const {}
   /// What a batch says of its samples, for metrics: [rows, columns] float64 on the CPU, first the sample's
   /// index, then (where it has several rows) the place in it; columns the same for all batches. `outputs`:
   /// LossTerms::outputs. Undefined: nothing.
-  virtual at::Tensor predictions(const Batch& batch, const at::Tensor& outputs) const { return {}; }
+  virtual at::Tensor predictions(const Batch& /*batch*/, const at::Tensor& /*outputs*/) const { return {}; }
   /// Metrics of the predictions for a whole dataset, ordered by sample.
-  virtual std::vector<std::pair<std::string, double>> metrics(const at::Tensor& predictions,
-                                                              const Dataset& dataset) const {
+  virtual std::vector<std::pair<std::string, double>> metrics(const at::Tensor& /*predictions*/,
+                                                              const Dataset& /*dataset*/) const {
     return {};
   }
   /// Names of what metrics() gives.
   virtual std::vector<std::string> metric_names() const { return {}; }
   /// The predictions for people and programs: a JSON object for each sample.
-  virtual std::vector<std::string> prediction_lines(const at::Tensor& predictions,
-                                                    const Dataset& dataset) const {
+  virtual std::vector<std::string> prediction_lines(const at::Tensor& /*predictions*/,
+                                                    const Dataset& /*dataset*/) const {
     return {};
   }
   /// What was taken for what; no labels: there is no such thing.
-  virtual Confusion confusion(const at::Tensor& predictions) const { return {}; }
+  virtual Confusion confusion(const at::Tensor& /*predictions*/) const { return {}; }
 };
 using ObjectivePtr = std::shared_ptr<const Objective>;
 

@@ -91,7 +91,7 @@ bool same_tokens(const Tokenizer& a, const Tokenizer& b) {
 /// starts from.
 TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
   if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
-  const TokenizerPtr learned = start ? start->tokenizer() : nullptr;
+  TokenizerPtr learned = start ? start->tokenizer() : nullptr;
   const std::string& path = recipe.data.train.sources.front().path;
   const DatasetFacts facts = describe_training_data(recipe);
   if (facts.tokenizer_json.empty() && learned) return learned;
@@ -100,7 +100,7 @@ TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
                                                      "tokenizer.json",
                                                      path, facts.kind));
   }
-  const TokenizerPtr own = Tokenizer::parse(facts.tokenizer_json, path);
+  TokenizerPtr own = Tokenizer::parse(facts.tokenizer_json, path);
   if (learned && !same_tokens(*own, *learned)) {
     throw recipe.error("data.train",
                        fmt::format("'{}' was made with another tokenizer ({} tokens) than the model in {} "

@@ -41,7 +41,7 @@ struct JoinedLinear {
 };
 
 at::Tensor JoinedLinear::forward(const at::Tensor& input, const std::vector<at::Tensor>& biases) const {
-  const at::Tensor y = multiply_transposed(whole(input), joined(weights), joined(biases));
+  at::Tensor y = multiply_transposed(whole(input), joined(weights), joined(biases));
   int64_t first = 0;
   for (size_t i = 0; i < addends.size(); ++i) {
     const LowRank& addend = addends[i];

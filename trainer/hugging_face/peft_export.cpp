@@ -140,8 +140,7 @@ void AdapterWriter::collect_whole(const Model& model) {
                       "export --merge",
                       module));
     }
-    if (entry.names.front() == "embeddings.word.weight" &&
-        parameters_.contains("classifier.weight") == false) {
+    if (entry.names.front() == "embeddings.word.weight" && !parameters_.contains("classifier.weight")) {
       throw Error(
           "embeddings.word is trained in full, and a head reads it too, which PEFT cannot express; valid: "
           "export --merge");

@@ -289,7 +289,7 @@ void merge_adapter(Model& model, const PeftAdapter& adapter) {
   give_lora(model, options);
   const auto own = model.named_parameters();
   for (const auto& [name, value] : adapter.parameters(model)) {
-    at::Tensor place = own[name];
+    const at::Tensor& place = own[name];
     if (place.storage().nbytes() == 0) {
       place.set_data(value.clone());
     } else {

@@ -123,7 +123,7 @@ LossTerms QuestionAnswering::loss(const Model& model, const at::Tensor& hidden, 
 
 at::Tensor QuestionAnswering::predictions(const Batch& batch, const at::Tensor& outputs) const {
   const at::Tensor scores = outputs.to(at::kCPU, at::kDouble).contiguous();
-  const at::Tensor rows = at::empty({batch.batch(), 5}, at::kDouble);
+  at::Tensor rows = at::empty({batch.batch(), 5}, at::kDouble);
   const auto target = batch.targets.accessor<float, 2>();  // NOLINT
   auto* row = rows.data_ptr<double>();
   for (int64_t i = 0; i < batch.batch(); ++i) {
