@@ -33,9 +33,9 @@ def ours(a, method, seed, work):
     folder = pathlib.Path(work) / f"{method}-{seed}"
     command = [ROOT / "build/release/tessera", "train", ROOT / "recipes/bert/finetune-classify.yaml", f"run.folder={folder}", f"run.seed={seed}",
                f"model.from={a.model}", f"model.attention_dropout={a.attention_dropout}", f"data.train={a.data}/train.jsonl",
-               f"data.validation={a.data}/validation.jsonl", "data.bucket=0", f"adapt={ADAPT[method]}", f"train={{steps: {a.steps}, global_batch: 32, micro_batch: 32, clip: 1.0}}",
+               f"data.validation={a.data}/validation.jsonl", "data.bucket=0", f"adapt={ADAPT[method]}", f"train.steps={a.steps}", "train.epochs=null", "train.micro_batch=32",
                f"train.precision={a.precision}", f"optimizer.learning_rate={a.learning_rate}", "evaluate.every=0", "evaluate.patience=0", "evaluate.micro_batch=64",
-               "checkpoint={every: 0}", "log={every: 10, profile: true, tensorboard: false}"]
+               "checkpoint.every=0", "log.every=10", "log.profile=true", "log.tensorboard=false"]
     _, peak = measured(command, {"OMP_NUM_THREADS": str(a.threads)})
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "step_seconds" in row]
