@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "recipes/error.h"
 #include "trainer/adapt/freeze.h"
@@ -95,12 +96,12 @@ class HuggingFaceStart : public StartModel {
 
  protected:
   bool has(const Model& model, const std::string& name) const override {
-    const auto place = find(model, name);
+    const Place* place = find(model, name);
     return place && files_.has(place->tensor.key);
   }
 
   std::vector<int64_t> shape(const Model& model, const std::string& name) const override {
-    const Place place = find(model, name).value();
+    const Place& place = *find(model, name);
     std::vector<int64_t> shape = files_.shape(place.tensor.key);
     if (place.tensor.transposed) std::reverse(shape.begin(), shape.end());
     if (!shape.empty()) shape[0] /= static_cast<int64_t>(place.tensor.names.size());
@@ -108,7 +109,7 @@ class HuggingFaceStart : public StartModel {
   }
 
   at::Tensor read(const Model& model, const Parameter& parameter) const override {
-    const Place place = find(model, parameter.name).value();
+    const Place& place = *find(model, parameter.name);
     at::Tensor part = files_.read(place.tensor.key);
     if (place.tensor.transposed && part.dim() == 2) part = part.t();
     const auto parts = static_cast<int64_t>(place.tensor.names.size());
@@ -139,15 +140,21 @@ class HuggingFaceStart : public StartModel {
     HuggingFaceTensor tensor;
     int64_t index = 0;
   };
-  static std::optional<Place> find(const Model& model, const std::string& name) {
-    for (const auto& entry : model.name_map()) {
-      const auto found = std::find(entry.names.begin(), entry.names.end(), name);
-      if (found != entry.names.end()) return Place{entry, found - entry.names.begin()};
+  /// Null where the layout has no such parameter.
+  const Place* find(const Model& model, const std::string& name) const {
+    if (places_.empty()) {
+      for (const auto& entry : model.name_map()) {
+        for (size_t i = 0; i < entry.names.size(); ++i) {
+          places_.emplace(entry.names[i], Place{entry, static_cast<int64_t>(i)});
+        }
+      }
     }
-    return std::nullopt;
+    const auto found = places_.find(name);
+    return found == places_.end() ? nullptr : &found->second;
   }
 
   HuggingFaceFolder files_;
+  mutable std::map<std::string, Place> places_;  // by parameter; made once, as models have thousands
 };
 
 }  // namespace
