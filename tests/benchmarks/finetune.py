@@ -2,7 +2,7 @@
 """Fine-tunes MiniLM on Debian sections with Tessera and with transformers + peft (finetune_peer.py), in turns, alike: the same data,
 budget, rates, dropout and parameters trained. Prints quality, time and memory of both sides, seed by seed, then medians and ratios.
 
-usage: .venv/bin/python tests/benchmarks/finetune.py [--methods full,freeze,head,lora] [--steps 600] [--seeds 1,2,3] [--precision fp32|bf16]
+usage: .venv/bin/python tests/benchmarks/finetune.py [--methods full,freeze,head,lora] [--steps 600] [--seeds 1,2,3] [--precision fp32|bf16] [--sequence-length 128]
 """
 import argparse
 import json
@@ -16,6 +16,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ADAPT = {"full": "{method: full}", "freeze": "{method: freeze, last_blocks: 2}", "head": "{method: head}",
          "lora": "{method: lora, rank: 8, alpha: 16, targets: [query, value]}"}
+RATES = {"full": 2e-4, "freeze": 4e-4, "head": 2e-3, "lora": 1e-3}  # the less is trained, the more it may move
 
 
 def measured(command, environment=None):
@@ -34,7 +35,7 @@ def ours(a, method, seed, work):
     command = [ROOT / "build/release/tessera", "train", ROOT / "recipes/bert/finetune-classify.yaml", f"run.folder={folder}", f"run.seed={seed}",
                f"model.from={a.model}", f"model.attention_dropout={a.attention_dropout}", f"data.train={a.data}/train.jsonl",
                f"data.validation={a.data}/validation.jsonl", "data.bucket=0", f"adapt={ADAPT[method]}", f"train.steps={a.steps}", "train.epochs=null", "train.micro_batch=32",
-               f"train.precision={a.precision}", f"optimizer.learning_rate={a.learning_rate}", "evaluate.every=0", "evaluate.patience=0", "evaluate.micro_batch=64",
+               f"train.precision={a.precision}", f"optimizer.learning_rate={RATES[method]}", f"data.sequence_length={a.sequence_length}", "evaluate.every=0", "evaluate.patience=0", "evaluate.micro_batch=64",
                "checkpoint.every=0", "log.every=10", "log.profile=true", "log.tensorboard=false"]
     _, peak = measured(command, {"OMP_NUM_THREADS": str(a.threads)})
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -48,8 +49,8 @@ def ours(a, method, seed, work):
 
 def theirs(a, method, seed):
     out, peak = measured([sys.executable, ROOT / "tests/benchmarks/finetune_peer.py", "--method", method, "--data", a.data, "--model", a.model, "--steps", a.steps,
-                          "--seed", seed, "--threads", a.threads, "--precision", a.precision, "--learning-rate", a.learning_rate,
-                          "--attention-dropout", a.attention_dropout])
+                          "--seed", seed, "--threads", a.threads, "--precision", a.precision, "--learning-rate", RATES[method],
+                          "--attention-dropout", a.attention_dropout, "--sequence-length", a.sequence_length])
     row = json.loads(out.splitlines()[-1])
     return {"accuracy": row["accuracy"], "macro_f1": row["macro_f1"], "seconds": row["seconds"], "tokens": row["tokens_per_second"] * row["seconds"], "peak": peak}
 
@@ -64,7 +65,7 @@ def main():
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--attention-dropout", type=float, default=0.0, help="0.1 is the model's own")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/tasks/sections")
@@ -74,7 +75,7 @@ def main():
         if not path.exists():
             sys.exit(f"no {path}: run launch/fetch-task-data and launch/fetch-model")
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    print(f"{cpu}, {a.threads} threads, {a.steps} steps of 32 x up to 128, {a.precision}, attention dropout {a.attention_dropout}")
+    print(f"{cpu}, {a.threads} threads, {a.steps} steps of 32 x up to {a.sequence_length}, {a.precision}, attention dropout {a.attention_dropout}")
     with tempfile.TemporaryDirectory() as work:
         for method in a.methods.split(","):
             pairs = []
