@@ -28,24 +28,40 @@ class Shuffled : public Dataset {
   uint64_t key_;
 };
 
-class Epochs : public Dataset {
+/// Samples of other datasets, numbered anew.
+class Renumbered : public Dataset {
+ public:
+  Example get(int64_t index) const final {
+    const auto [dataset, place] = place_of(index);
+    Example example = dataset->get(place);
+    example.index = index;
+    return example;
+  }
+  int64_t length(int64_t index) const final {
+    const auto [dataset, place] = place_of(index);
+    return dataset->length(place);
+  }
+
+ protected:
+  struct Place {
+    const Dataset* dataset;
+    int64_t index;
+  };
+  virtual Place place_of(int64_t index) const = 0;
+};
+
+class Epochs : public Renumbered {
  public:
   Epochs(DatasetPtr dataset, uint64_t seed, bool shuffle)
       : dataset_(std::move(dataset)), epoch_size_(dataset_->size()), seed_(seed), shuffle_(shuffle) {
     if (epoch_size_ == 0) throw Error("the dataset holds no samples");
   }
   int64_t size() const override { return endless; }
-  Example get(int64_t index) const override {
-    Example example = dataset_->get(place_of(index));
-    example.index = index;
-    return example;
-  }
-  int64_t length(int64_t index) const override { return dataset_->length(place_of(index)); }
 
  private:
-  int64_t place_of(int64_t index) const {
+  Place place_of(int64_t index) const override {
     const int64_t epoch = index / epoch_size_, place = index % epoch_size_;
-    return shuffle_ ? permute(place, epoch_size_, mix(seed_, epoch)) : place;
+    return {dataset_.get(), shuffle_ ? permute(place, epoch_size_, mix(seed_, epoch)) : place};
   }
 
   DatasetPtr dataset_;
@@ -54,20 +70,19 @@ class Epochs : public Dataset {
   bool shuffle_;
 };
 
-class Concatenated : public Dataset {
+class Concatenated : public Renumbered {
  public:
   explicit Concatenated(std::vector<DatasetPtr> datasets) : datasets_(std::move(datasets)), starts_{0} {
     for (const auto& dataset : datasets_) starts_.push_back(starts_.back() + dataset->size());
   }
   int64_t size() const override { return starts_.back(); }
-  Example get(int64_t index) const override {
-    const auto which = std::upper_bound(starts_.begin(), starts_.end(), index) - starts_.begin() - 1;
-    Example example = datasets_[which]->get(index - starts_[which]);
-    example.index = index;
-    return example;
-  }
 
  private:
+  Place place_of(int64_t index) const override {
+    const auto which = std::upper_bound(starts_.begin(), starts_.end(), index) - starts_.begin() - 1;
+    return {datasets_[which].get(), index - starts_[which]};
+  }
+
   std::vector<DatasetPtr> datasets_;
   std::vector<int64_t> starts_;
 };
@@ -93,29 +108,19 @@ std::vector<int64_t> quotas(const std::vector<double>& weights, int64_t block) {
   return result;
 }
 
-class Mixed : public Dataset {
+class Mixed : public Renumbered {
  public:
   Mixed(std::vector<DatasetPtr> datasets, const std::vector<double>& weights, uint64_t seed)
       : datasets_(std::move(datasets)), quotas_(quotas(weights, block)), starts_{0}, seed_(seed) {
     for (const int64_t quota : quotas_) starts_.push_back(starts_.back() + quota);
   }
   int64_t size() const override { return endless; }
-  Example get(int64_t index) const override {
-    const auto [which, place] = place_of(index);
-    Example example = datasets_[which]->get(place);
-    example.index = index;
-    return example;
-  }
-  int64_t length(int64_t index) const override {
-    const auto [which, place] = place_of(index);
-    return datasets_[which]->length(place);
-  }
 
  private:
-  std::pair<size_t, int64_t> place_of(int64_t index) const {
+  Place place_of(int64_t index) const override {
     const int64_t number = index / block, slot = permute(index % block, block, mix(seed_, number));
     const auto which = std::upper_bound(starts_.begin(), starts_.end(), slot) - starts_.begin() - 1;
-    return {static_cast<size_t>(which), number * quotas_[which] + slot - starts_[which]};
+    return {datasets_[which].get(), number * quotas_[which] + slot - starts_[which]};
   }
 
   static constexpr int64_t block = 10'000;
@@ -124,28 +129,23 @@ class Mixed : public Dataset {
   uint64_t seed_;
 };
 
-class Bucketed : public Dataset {
+class Bucketed : public Renumbered {
  public:
   Bucketed(DatasetPtr dataset, int64_t batch, int64_t window, uint64_t seed)
       : dataset_(std::move(dataset)), batch_(batch), window_(window), seed_(seed) {}
   int64_t size() const override { return endless; }
-  Example get(int64_t index) const override {
-    Example example = dataset_->get(place_of(index));
-    example.index = index;
-    return example;
-  }
-  int64_t length(int64_t index) const override { return dataset_->length(place_of(index)); }
 
  private:
   struct Order {
     int64_t window = -1;
     std::vector<int32_t> places;  // in the window, by length
   };
-  int64_t place_of(int64_t index) const {
+  Place place_of(int64_t index) const override {
     const int64_t samples = batch_ * window_, window = index / samples, within = index % samples;
     const int64_t batch = permute(within / batch_, window_, mix(seed_, window));
     const auto order = order_of(window);
-    return window * samples + order->places[static_cast<size_t>(batch * batch_ + within % batch_)];
+    const int32_t place = order->places[static_cast<size_t>(batch * batch_ + within % batch_)];
+    return {dataset_.get(), window * samples + place};
   }
   std::shared_ptr<const Order> order_of(int64_t window) const {
     const std::lock_guard lock(mutex_);

@@ -7,6 +7,7 @@
 
 #include "recipes/error.h"
 #include "recipes/random.h"
+#include "trainer/blocks/lora.h"
 #include "trainer/initialise.h"
 
 namespace tessera {
@@ -104,8 +105,7 @@ Initial initial_of_lora(const Parameter& parameter) {
 void Model::initialise(uint64_t seed, const std::vector<Parameter>& parameters) const {
   const at::NoGradGuard no_grad;
   for (const Parameter& parameter : parameters) {
-    const bool lora = parameter.name.find(".lora.") != std::string::npos;
-    const Initial start = lora ? initial_of_lora(parameter) : initial(parameter.name);
+    const Initial start = is_low_rank(parameter.name) ? initial_of_lora(parameter) : initial(parameter.name);
     at::Tensor values = parameter.master;
     if (start.deviation == 0) {
       values.fill_(start.value);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "trainer/blocks/lora.h"
 #include "trainer/model.h"
 #include "trainer/pipeline_parts.h"
 
@@ -54,7 +55,7 @@ void Placement::copy_part(const at::Tensor& whole, const at::Tensor& local) cons
 int64_t split_dim(const Plan& plan, const std::string& name, int64_t dims) {
   for (const auto& rule : plan) {
     if (!plan_matches(components(rule.pattern), components(name))) continue;
-    if (name.find(".lora.") != std::string::npos) return split_dim_of_lora(rule.split, name);
+    if (is_low_rank(name)) return split_dim_of_lora(rule.split, name);
     // The bias of a layer split by its inputs is added once, to the sum.
     return rule.split != Split::rows ? 0 : dims == 2 ? 1 : -1;
   }

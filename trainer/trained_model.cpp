@@ -6,6 +6,7 @@
 
 #include "recipes/error.h"
 #include "trainer/adapt/adapt.h"
+#include "trainer/blocks/lora.h"
 #include "trainer/catalog.h"
 #include "trainer/hugging_face/peft.h"
 #include "trainer/models/models.h"
@@ -83,8 +84,8 @@ TrainedModel load_trained_model(const std::string& path, const LoadOptions& opti
   if (base) base->load(*trained.model, parameters);
   read_parameters(reader, parameters, options.averaged, base != nullptr);
   for (const auto& parameter : parameters) {
-    const bool low_rank = parameter.name.find(".lora.") != std::string::npos;
-    if (base && !low_rank && reader.has("model/" + parameter.name)) trained.in_full.push_back(parameter.name);
+    if (base && !is_low_rank(parameter.name) && reader.has("model/" + parameter.name))
+      trained.in_full.push_back(parameter.name);
   }
   for (const auto& folder : options.adapters) merge_adapter(*trained.model, PeftAdapter::open(folder));
   trained.model->eval();

@@ -10,6 +10,7 @@
 #include "trainer/adapt/patterns.h"
 #include "trainer/blocks/attention.h"
 #include "trainer/blocks/layers.h"
+#include "trainer/blocks/lora.h"
 
 namespace tessera {
 namespace {
@@ -159,7 +160,7 @@ void lora(Model& model, const LoraOptions& options, const std::vector<std::strin
                           ? name.ends_with("bias")
                           : options.bias == LoraBias::lora_only && biases.contains(name);
     const bool drawn = std::find(fresh.begin(), fresh.end(), name) != fresh.end();
-    const bool low_rank = name.find(".lora.") != std::string::npos;
+    const bool low_rank = is_low_rank(name);
     const bool saved = !low_rank && whole.match(name);
     at::Tensor(tensor).set_requires_grad(low_rank || drawn || bias || saved);
   }

@@ -44,6 +44,11 @@ class Lora : public torch::nn::Module {
   std::shared_ptr<const Lora> shared_;
 };
 
+/// Whether a parameter with this name belongs to one.
+inline bool is_low_rank(const std::string& parameter) {
+  return parameter.find(".lora.") != std::string::npos;
+}
+
 class Linear;
 
 /// Whether a product adds the layers' biases, or leaves them to what follows.

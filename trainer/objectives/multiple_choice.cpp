@@ -8,7 +8,6 @@
 #include "datasets/records.h"
 #include "recipes/error.h"
 #include "trainer/objectives/objectives.h"
-#include "trainer/objectives/padding.h"
 #include "trainer/objectives/task_batch.h"
 #include "trainer/objectives/task_examples.h"
 #include "trainer/task_metrics.h"
@@ -121,7 +120,7 @@ Batch MultipleChoice::collate(const std::vector<Example>& examples) const {
   for (const Example& example : examples) most = std::max(most, example.choices.size());
   const auto questions = static_cast<int64_t>(examples.size());
   const at::Tensor index = at::full({questions, static_cast<int64_t>(most)}, -1, at::kFloat);
-  std::vector<int64_t> positions, labels;
+  std::vector<int64_t> labels;
   for (int64_t i = 0; i < questions; ++i) {
     const Example& example = examples[static_cast<size_t>(i)];
     for (int64_t k = 0; k < static_cast<int64_t>(example.choices.size()); ++k) {
@@ -132,11 +131,7 @@ Batch MultipleChoice::collate(const std::vector<Example>& examples) const {
     }
   }
   Batch batch = collate_rows(rows, setting_);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const auto length = static_cast<int64_t>(rows[i].tokens.size());
-    positions.push_back(static_cast<int64_t>(i) * batch.sequence() + (setting_.causal ? length - 1 : 0));
-  }
-  set_labels(batch, std::move(positions), std::move(labels));
+  label_rows(batch, rows, std::move(labels), setting_);
   batch.targets = index;
   batch.counts = {questions};
   return batch;

@@ -160,15 +160,13 @@ DatasetPtr SequenceClassification::open(const std::string& path) const {
 
 Batch SequenceClassification::collate(const std::vector<Example>& examples) const {
   Batch batch = collate_rows(examples, setting_);
-  std::vector<int64_t> positions, labels;
+  std::vector<int64_t> labels;
   std::vector<at::Tensor> targets;
-  for (size_t i = 0; i < examples.size(); ++i) {
-    const auto length = static_cast<int64_t>(examples[i].tokens.size());
-    positions.push_back(static_cast<int64_t>(i) * batch.sequence() + (setting_.causal ? length - 1 : 0));
-    labels.push_back(one_class() ? examples[i].labels.at(0) : 0);
-    if (!one_class()) targets.push_back(at::tensor(examples[i].targets));
+  for (const Example& example : examples) {
+    labels.push_back(one_class() ? example.labels.at(0) : 0);
+    if (!one_class()) targets.push_back(at::tensor(example.targets));
   }
-  set_labels(batch, std::move(positions), std::move(labels));
+  label_rows(batch, examples, std::move(labels), setting_);
   if (!one_class()) batch.targets = with_rows(at::stack(targets), batch.labels.size(0));
   return batch;
 }

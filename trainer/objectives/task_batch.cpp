@@ -16,6 +16,16 @@ Batch collate_rows(const std::vector<Example>& examples, const ObjectiveSetting&
   return batch;
 }
 
+void label_rows(Batch& batch, const std::vector<Example>& rows, std::vector<int64_t> labels,
+                const ObjectiveSetting& setting) {
+  std::vector<int64_t> positions;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto length = static_cast<int64_t>(rows[i].tokens.size());
+    positions.push_back(static_cast<int64_t>(i) * batch.sequence() + (setting.causal ? length - 1 : 0));
+  }
+  set_labels(batch, std::move(positions), std::move(labels));
+}
+
 at::Tensor widened(const at::Tensor& logits) {
   return logits.to(at::promote_types(logits.scalar_type(), at::kFloat));
 }

@@ -10,6 +10,11 @@ namespace tessera {
 /// Examples as rows, padded at the end; a causal model needs no mask there.
 Batch collate_rows(const std::vector<Example>& examples, const ObjectiveSetting& setting);
 
+/// Gives each row of collate_rows() one label: at its first token, or at its last where the model is causal
+/// and only that has seen all of it.
+void label_rows(Batch& batch, const std::vector<Example>& rows, std::vector<int64_t> labels,
+                const ObjectiveSetting& setting);
+
 /// Logits [n, classes] against labels [n] (negative: nothing to predict): the sum of the cross-entropies, and
 /// the logits as outputs.
 LossTerms class_loss(const at::Tensor& logits, const at::Tensor& labels);
