@@ -21,6 +21,9 @@ tessera_plain_library(xxhash xxhash.h xxhash)
 tessera_plain_library(zstd zstd.h zstd)
 
 file(GLOB torch_found ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+if(NOT TESSERA_TORCH)
+  unset(TESSERA_TORCH CACHE)  # it was not there yet when this folder was configured first
+endif()
 set(TESSERA_TORCH "${torch_found}" CACHE PATH "The torch folder of a Python environment that has torch 2.11")
 if(NOT EXISTS "${TESSERA_TORCH}/lib/libtorch_cpu.so")
   message(FATAL_ERROR "No LibTorch: run launch/setup, or pass -DTESSERA_TORCH=…/site-packages/torch")

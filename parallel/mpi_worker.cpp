@@ -145,12 +145,17 @@ void MpiWorker::fail_all(const std::exception_ptr& error) {
 // Polls eagerly for a moment, since answers often come at once, then less and less often.
 void MpiWorker::rest(bool moved) {
   idle_polls_ = moved ? 0 : idle_polls_ + 1;
-  if (active_.empty() || idle_polls_ < 20) {
-    if (idle_polls_ > 0) sched_yield();
+  constexpr int eager = 20;
+  if (active_.empty() || idle_polls_ < eager) {
+    if (idle_polls_ == 0) return;
+    const auto before = std::chrono::steady_clock::now();
+    sched_yield();
+    // Others want this processor: who sleeps is woken sooner than who waits in line.
+    if (std::chrono::steady_clock::now() - before > microseconds(200)) idle_polls_ = eager;
     return;
   }
   const int longest = num_waiting_ > 0 ? 100 : 250;
-  const microseconds pause(std::min(longest, 5 + (idle_polls_ - 20) / 2));
+  const microseconds pause(std::min(longest, 5 + (idle_polls_ - eager) / 2));
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, pause, [this] { return !submitted_.empty() || abort_code_ >= 0; });
 }

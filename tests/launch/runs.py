@@ -33,7 +33,7 @@ def environment(**more):
     return {**os.environ, "OMP_NUM_THREADS": "1", "TESSERA_TIMEOUT_SECONDS": "60", **{k: str(v) for k, v in more.items()}}
 
 
-def tessera(*arguments, ranks=1, timeout=120, env=None, cwd=None):
+def tessera(*arguments, ranks=1, timeout=300, env=None, cwd=None):
     """Runs to the end; returns the CompletedProcess with stdout and stderr as text."""
     return subprocess.run([*mpirun(ranks), PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
                           env=environment(**(env or {})), cwd=cwd or ROOT)

@@ -11,7 +11,7 @@ MODEL = {"num_layers": 12, "hidden_size": 512, "num_heads": 8, "feed_forward_siz
 
 def limited(folder, ranks, **parallel):
     path = runs.recipe(folder, "gpt", model=MODEL, parallel=parallel,
-                       train={"steps": 3, "global_batch": 4, "micro_batch": 1}, checkpoint={"every": 1000})
+                       train={"steps": 3, "global_batch": 4, "micro_batch": 1}, checkpoint={"every": 1000}, evaluate={"batches": 2})
     command = [*runs.mpirun(ranks), "bash", "-c", f'ulimit -d {LIMIT_MIB * 1024}; exec "$0" "$@"', str(runs.PROGRAM), "train", str(path)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=runs.environment(), cwd=runs.ROOT)
 
