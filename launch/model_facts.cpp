@@ -7,10 +7,14 @@
 #include <map>
 #include <set>
 
+#include "trainer/adapt/adapt.h"
+#include "trainer/adapt/lora.h"
+#include "trainer/hugging_face/peft.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
 #include "trainer/parameters.h"
+#include "trainer/start_model.h"
 
 namespace tessera {
 namespace {
@@ -60,11 +64,53 @@ ParameterFacts facts_of(const Model& model, const std::string& name, const at::T
   return facts;
 }
 
+/// Elements of a group of parameters, and how many of them learn.
+struct Counts {
+  int64_t all = 0, trained = 0;
+  void add(const at::Tensor& tensor) {
+    all += tensor.numel();
+    trained += tensor.requires_grad() ? tensor.numel() : 0;
+  }
+  double share() const { return all == 0 ? 0 : static_cast<double>(trained) / static_cast<double>(all); }
+};
+
+void count_trained(const Model& model, ModelFacts& facts) {
+  Counts all, tokens, embeddings, head;
+  std::vector<Counts> blocks(static_cast<size_t>(facts.blocks));
+  bool middle = false;
+  for (const auto& [name, tensor] : parameters_once(model)) {
+    const size_t unit = unit_of(name);
+    all.add(tensor);
+    (unit > 0                           ? blocks.at(unit - 1)
+     : name == "embeddings.word.weight" ? tokens
+     : name.starts_with("embeddings.")  ? embeddings
+                                        : head)
+        .add(tensor);
+    middle |= tensor.requires_grad() && tensor.dim() > 1 && name.find(".contract.") != std::string::npos;
+  }
+  facts.total = all.all;
+  facts.trained_total = all.trained;
+  TrainedShares& trained = facts.trained;
+  trained = {tokens.share(), embeddings.share(), head.share(), {}, 0, middle};
+  for (const Counts& each : blocks) trained.blocks.push_back(each.share());
+  while (!trained.below_blocks() && trained.first_block < facts.blocks &&
+         blocks[trained.first_block].trained == 0)
+    ++trained.first_block;
+}
+
+/// As `adapt` says.
+void adapt_unread(Recipe recipe, Model& model) {
+  const auto start = open_start(recipe);
+  const std::vector<std::string> fresh = start ? start->fit(model).fresh : std::vector<std::string>{};
+  auto* options = recipe.adapt.get_if<LoraOptions>();
+  if (options && options->from) *options = PeftAdapter::open(*options->from).options(model, *options);
+  adapt(model, recipe, fresh);
+}
+
 void sort_parameters(const Model& model, ModelFacts& facts) {
   PartCounter parts;
   for (const auto& [name, tensor] : parameters_once(model)) {
     parts.add(name, tensor.numel());
-    facts.total += tensor.numel();
     const size_t unit = unit_of(name);
     if (unit > 1) continue;
     const ParameterFacts parameter = facts_of(model, name, tensor);
@@ -88,7 +134,9 @@ ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
   const Heads heads = kind_of(recipe.objective).heads;
   facts.pair_head = heads.next_sentence;
   const ModelPtr model = make_model(recipe.model, {known, heads});
+  adapt_unread(recipe, *model);
   sort_parameters(*model, facts);
+  count_trained(*model, facts);
   facts.optimizer_state = count_state(recipe, *model);
   facts.norm_embeddings = facts.dense_head;
   facts.final_norm = recipe.model.name() == "gpt" && recipe.model.integer("version") == 2;

@@ -19,11 +19,22 @@ struct ParameterFacts {
   int split = -1;               ///< the dim that the tensor axis divides; -1: it stays whole
 };
 
+/// Which parameters learn, as shares of elements.
+struct TrainedShares {
+  double tokens = 1, embeddings = 1, head = 1;  ///< of what ModelFacts has under these names
+  std::vector<double> blocks;                   ///< of every block
+  int64_t first_block = 0;   ///< gradients go back to here; blocks below keep nothing for a backward
+  bool keeps_middle = true;  ///< the gradient of a block's last layer needs what it read
+  bool below_blocks() const { return tokens + embeddings > 0; }
+};
+
 /// What memory and messages of a training step depend on.
 struct ModelFacts : ModelShape {
   std::vector<ModelPart> parts;  ///< in the model's order
   int64_t total = 0;             ///< parameters; tied ones count once
+  int64_t trained_total = 0;     ///< those that are not frozen
   int64_t optimizer_state = 0;   ///< elements, of all parameters
+  TrainedShares trained;
 
   std::vector<ParameterFacts> embeddings;  ///< but for the table of tokens
   ParameterFacts tokens;                   ///< the table of tokens: read by the embedding and by the head
@@ -37,9 +48,9 @@ struct ModelFacts : ModelShape {
   int64_t num_terms = 1;         ///< of the loss
 };
 
-/// Looks at the model without using memory: its tensors are never touched. Errors: a parameter group that
-/// matches nothing. `vocab_size` 0: not known yet; then the recipe's own, or that of the family's published
-/// models.
+/// Looks at the model as `adapt` makes it, without using memory: its tensors are never touched. Errors: a
+/// parameter group, or a pattern of `adapt`, that matches nothing; those of open_start(). `vocab_size` 0: not
+/// known yet; then the recipe's own, or that of the family's published models.
 ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size);
 
 std::string with_commas(int64_t number);   ///< "1,234,567"

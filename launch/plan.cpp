@@ -36,7 +36,6 @@ Layout recipe_layout(const Recipe& recipe) {
   layout.bucket_bytes = static_cast<int64_t>(sizes.bucket_megabytes * 1048576);
   layout.average = recipe.train.ema > 0;
   layout.offload = sizes.offload;
-  layout.frozen = recipe.adapt.name() != "full";
   return layout;
 }
 
@@ -52,11 +51,18 @@ Layout make_layout(const Recipe& recipe, const ModelFacts& facts, int64_t ranks,
 }
 
 Stage stage_of(const ModelFacts& facts, const Layout& layout, int64_t index) {
-  Stage stage{index, 0, index == 0, index + 1 == layout.pipeline, peak_live(layout, index)};
+  Stage stage;
+  stage.index = index;
+  stage.first = index == 0;
+  stage.last = index + 1 == layout.pipeline;
+  stage.live = peak_live(layout, index);
   const auto& first = layout.first_blocks;
   for (auto part = static_cast<size_t>(index); part < first.size();
        part += static_cast<size_t>(layout.pipeline)) {
-    stage.blocks += (part + 1 < first.size() ? first[part + 1] : facts.blocks) - first[part];
+    const int64_t end = part + 1 < first.size() ? first[part + 1] : facts.blocks;
+    stage.blocks += end - first[part];
+    stage.learning += std::max<int64_t>(0, end - std::max<int64_t>(first[part], facts.trained.first_block));
+    for (int64_t i = first[part]; i < end; ++i) stage.trained += facts.trained.blocks[static_cast<size_t>(i)];
   }
   return stage;
 }
@@ -94,6 +100,24 @@ ParameterSum outer_sum(const ModelFacts& facts, const Layout& layout, const Stag
   if (stage.first) sum += sum_of(facts.embeddings, layout);
   if (stage.last) sum += sum_of(facts.head, layout);
   return sum;
+}
+
+double outer_trained(const ModelFacts& facts, const Layout& layout, const Stage& stage) {
+  const auto part = [&](const std::vector<ParameterFacts>& list, double share) {
+    return share * static_cast<double>(sum_of(list, layout).part);
+  };
+  double sum = 0;
+  if (stage.first || stage.last) sum += part({facts.tokens}, facts.trained.tokens);
+  if (stage.first) sum += part(facts.embeddings, facts.trained.embeddings);
+  if (stage.last) sum += part(facts.head, facts.trained.head);
+  return sum;
+}
+
+double trained_share(const ModelFacts& facts, const Layout& layout, const Stage& stage) {
+  const auto block = static_cast<double>(sum_of(facts.block, layout).part);
+  const double all =
+      static_cast<double>(outer_sum(facts, layout, stage).part) + static_cast<double>(stage.blocks) * block;
+  return all > 0 ? (outer_trained(facts, layout, stage) + stage.trained * block) / all : 0;
 }
 
 RowCounts count_rows(const ModelFacts& facts, const Layout& layout) {

@@ -27,7 +27,6 @@ struct Layout {
   int64_t bucket_bytes = 25 << 20;
   bool average = false;  ///< a moving average is kept
   Offload offload = Offload::none;
-  bool frozen = false;  ///< some parameters are, which this plan does not look at
 
   int64_t size(Axis axis) const;
   int64_t parts() const { return pipeline * chunks; }
@@ -45,6 +44,8 @@ Layout make_layout(const Recipe& recipe, const ModelFacts& facts, int64_t ranks,
 struct Stage {
   int64_t index = 0;
   int64_t blocks = 0;
+  int64_t learning = 0;  ///< of them have a backward
+  double trained = 0;    ///< blocks' worth of parameters that learn
   bool first = true, last = true;
   int64_t live = 1;  ///< most (chunk, micro-batch) between their forward and backward
 };
@@ -62,8 +63,11 @@ struct ParameterSum {
   ParameterSum& operator+=(const ParameterSum& other);
 };
 ParameterSum sum_of(const std::vector<ParameterFacts>& parameters, const Layout& layout);
-/// What a stage holds beside its blocks.
+/// What a stage holds beside its blocks; of that, elements of the largest part on the shard axis that learn.
 ParameterSum outer_sum(const ModelFacts& facts, const Layout& layout, const Stage& stage);
+double outer_trained(const ModelFacts& facts, const Layout& layout, const Stage& stage);
+/// The share of a stage's parameters that learn.
+double trained_share(const ModelFacts& facts, const Layout& layout, const Stage& stage);
 
 /// Rows [rows, hidden] of a micro-batch on one rank.
 struct RowCounts {

@@ -24,7 +24,8 @@ class Activations {
   /// norms' mean and rstd. Inside: query, key, value, the attention's output and its log-sums, and both ends
   /// of the activation function.
   double block() const {
-    const double wide = 4 * hidden_ + 2 * static_cast<double>(facts_.feed_forward);
+    const double ends = facts_.trained.keeps_middle ? 2 : 1;
+    const double wide = 4 * hidden_ + ends * static_cast<double>(facts_.feed_forward);
     return 6 * hidden_states() + 16 * rows_.own + element_ * rows_.inside * wide / split_ +
            4 * rows_.inside * static_cast<double>(facts_.heads) / split_ + attention_extra();
   }
@@ -39,6 +40,12 @@ class Activations {
     const double most = std::max(
         {middle + 2 * hidden_states(), 3 * hidden_states(), 2 * scores() + 3 * wide * hidden_ - 2 * middle});
     return layout_.tensor == 1 ? most : std::max(most + 2 * all, 4 * all - middle);
+  }
+
+  /// The most that a block without a backward needs: around the activation function.
+  double block_forward() const {
+    return 3 * hidden_states() +
+           2 * element_ * rows_.inside * static_cast<double>(facts_.feed_forward) / split_;
   }
 
   double embedding() const { return (facts_.norm_embeddings ? hidden_states() : 0) + 8 * rows_.inside; }
@@ -64,7 +71,7 @@ class Activations {
 
   /// Of the loss, beside what is kept: a divided vocabulary's softmax is in fp32; the table's gradient.
   double loss() const {
-    const double gradient = element_ * table();
+    const double gradient = facts_.trained.tokens * element_ * table();
     if (chunked()) return loss_chunk + gradient;
     return gradient + (layout_.tensor > 1 ? all_logits() * (layout_.working == 4 ? 1 : 4) : 0);
   }
@@ -100,8 +107,7 @@ struct GradientBytes {
   double lasting = 0, growing = 0, passing = 0;
 };
 
-GradientBytes whole_gradients(const Layout& layout, const ParameterSum& all) {
-  const auto n = static_cast<double>(all.elements);
+GradientBytes whole_gradients(const Layout& layout, double n) {
   const bool alone = layout.replicate * layout.context == 1, half = layout.working == 2;
   const bool accumulates = layout.micro_batches > 1;
   if (alone && !accumulates) return {0, static_cast<double>(layout.working) * n, 0};
@@ -109,13 +115,13 @@ GradientBytes whole_gradients(const Layout& layout, const ParameterSum& all) {
   return {4 * n + copy, 0, 0};
 }
 
-GradientBytes sharded_gradients(const Layout& layout, const ParameterSum& all, const ParameterSum& block) {
+GradientBytes sharded_gradients(const Layout& layout, double part, const ParameterSum& block) {
   const auto ranks = static_cast<double>(layout.shard), reduced = static_cast<double>(layout.reduced);
   GradientBytes bytes;
-  bytes.lasting = 4 * static_cast<double>(all.part);
+  bytes.lasting = 4 * part;
   // Stage 1 keeps whole sums through a step's micro-steps; the others have two units' messages under way.
   const bool keeps_messages = layout.zero == 1 && layout.micro_batches > 1;
-  if (keeps_messages) bytes.lasting += reduced * ranks * static_cast<double>(all.part);
+  if (keeps_messages) bytes.lasting += reduced * ranks * part;
   bytes.passing = static_cast<double>(layout.working * block.elements) +
                   (keeps_messages ? 1 : 2 * ranks + 1) * reduced * static_cast<double>(block.part);
   return bytes;
@@ -135,15 +141,16 @@ void fill_activations(const ModelFacts& facts, const Layout& layout, const Stage
   const Activations one(facts, layout);
   const auto live = static_cast<double>(stage.live), chunks = static_cast<double>(layout.chunks);
   const double kept = layout.recompute ? one.hidden_states() : one.block();
-  memory.activations = live / chunks * static_cast<double>(stage.blocks) * kept;
+  memory.activations = live / chunks * static_cast<double>(stage.learning) * kept;
   // Between parts, outputs are kept too.
   if (!stage.last || layout.chunks > 1) memory.activations += live * one.hidden_states();
   // Messages: the gradient that has come; the input that is to come, and the gradient sent last.
   const bool receives_gradients = !stage.last || layout.chunks > 1;
   const bool receives_inputs = !stage.first || layout.chunks > 1;
   memory.activations += one.hidden_states() * ((receives_gradients ? 1 : 0) + (receives_inputs ? 2 : 0));
-  if (stage.first) memory.activations += std::max(1.0, live / chunks) * one.embedding();
-  memory.temporary = one.in_block() - kept;
+  if (stage.first && facts.trained.below_blocks())
+    memory.activations += std::max(1.0, live / chunks) * one.embedding();
+  memory.temporary = stage.learning > 0 ? one.in_block() - kept : one.block_forward();
   if (!stage.last) return;
   const bool all_at_once = layout.schedule == PipelineSchedule::gpipe && layout.pipeline > 1;
   const double times = all_at_once ? static_cast<double>(layout.micro_batches) : 1;
@@ -153,18 +160,21 @@ void fill_activations(const ModelFacts& facts, const Layout& layout, const Stage
   memory.temporary = std::max(one.loss(), memory.temporary - one.head() - one.logits());
 }
 
-void fill_parameters(const ModelFacts& facts, const Layout& layout, const ParameterSum& all, Memory& memory) {
+/// `share` of the parameters learn. The others have no 32-bit masters beside 16-bit copies.
+void fill_parameters(const ModelFacts& facts, const Layout& layout, const ParameterSum& all, double share,
+                     Memory& memory) {
   const bool half = layout.working == 2;
-  memory.parameters = static_cast<double>(layout.shard > 1 ? all.part : all.elements);
-  memory.weights = 4 * memory.parameters;
-  memory.working = half ? 2 * memory.parameters : 0;
+  const double held = static_cast<double>(layout.shard > 1 ? all.part : all.elements);
+  memory.parameters = share * held;
+  memory.weights = 4 * (half ? memory.parameters : held);
+  memory.working = half ? 2 * held : 0;
   memory.optimizer = 4 * memory.parameters * static_cast<double>(facts.optimizer_state) /
-                     static_cast<double>(std::max<int64_t>(1, facts.total));
+                     static_cast<double>(std::max<int64_t>(1, facts.trained_total));
   memory.average = layout.average ? 4 * memory.parameters : 0;
   if (layout.offload == Offload::none) return;
   memory.host = memory.weights + memory.optimizer + memory.average;
   memory.weights = memory.optimizer = memory.average = 0;
-  memory.working = static_cast<double>(layout.working) * memory.parameters;
+  memory.working = static_cast<double>(layout.working) * held;
   if (layout.offload != Offload::parameters) return;
   if (half) memory.host += memory.working;  // in fp32 they are the masters
   memory.working = 0;
@@ -182,17 +192,20 @@ Memory stage_memory(const ModelFacts& facts, const Layout& layout, const Stage& 
   all += {block.elements * stage.blocks, block.part * stage.blocks, 0, 0};
   Memory memory;
   memory.stage = stage.index;
-  fill_parameters(facts, layout, all, memory);
+  const double share = trained_share(facts, layout, stage);
+  fill_parameters(facts, layout, all, share, memory);
   fill_activations(facts, layout, stage, memory);
   memory.gathered = gathered_bytes(layout, outer, block, stage.blocks);
   const GradientBytes gradients =
-      layout.shard > 1 ? sharded_gradients(layout, all, block) : whole_gradients(layout, all);
+      layout.shard > 1 ? sharded_gradients(layout, share * static_cast<double>(all.part), block)
+                       : whole_gradients(layout, share * static_cast<double>(all.elements));
   memory.gradients = gradients.lasting + gradients.growing + gradients.passing;
   const double lasting = memory.weights + memory.working + memory.gathered + memory.optimizer +
                          memory.average + gradients.lasting;
   const double forward = lasting + memory.activations + memory.logits + memory.temporary + gradients.passing;
   const Activations one(facts, layout);
-  const double first_block = one.embedding() + one.in_block();
+  const double first_block =
+      (facts.trained.below_blocks() ? one.embedding() : 0) + (stage.learning > 0 ? one.in_block() : 0);
   const double growing =
       gradients.growing * (1 - static_cast<double>(block.elements) / static_cast<double>(all.elements));
   const double backward = lasting + std::max(gradients.growing, growing + first_block) + gradients.passing;
@@ -214,7 +227,7 @@ Memory peak_memory(const ModelFacts& facts, const Layout& layout) {
     const Stage stage = stage_of(facts, layout, index);
     const bool middle = !stage.first && !stage.last;
     // Later stages have fewer micro-batches alive.
-    if (middle && stage.blocks <= most_blocks) continue;
+    if (middle && stage.blocks <= most_blocks && facts.trained_total == facts.total) continue;
     if (middle) most_blocks = stage.blocks;
     const Memory memory = stage_memory(facts, layout, stage);
     if (memory.total > worst.total) worst = memory;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 namespace tessera {
@@ -36,9 +37,8 @@ std::string pipeline_text(const Forecast& plan) {
 
 std::string memory_text(const Forecast& plan) {
   const Memory& memory = plan.memory;
-  return fmt::format("{} per rank {}{}{}, about", bytes_text(memory.total), memory.moment,
-                     plan.layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "",
-                     plan.layout.frozen ? ", as if nothing were frozen" : "");
+  return fmt::format("{} per rank {}{}, about", bytes_text(memory.total), memory.moment,
+                     plan.layout.pipeline > 1 ? fmt::format(", on stage {}, the fullest", memory.stage) : "");
 }
 
 std::string gradient_kind(const Layout& layout) {
@@ -54,7 +54,7 @@ void print_memory(const ModelFacts& facts, const Forecast& plan) {
     if (bytes > 0) detail(name, bytes_text(bytes), why);
   };
   row("weights", memory.weights,
-      fmt::format("fp32, {} parameters", with_commas(static_cast<int64_t>(memory.parameters))));
+      fmt::format("fp32, {} parameters", with_commas(std::llround(memory.weights / 4))));
   row("working weights", memory.working, layout.working == 2 ? "16 bits" : "fp32");
   row("gathered weights", memory.gathered,
       layout.zero == 3 ? fmt::format("a block and {} ahead", layout.prefetch) : "all");

@@ -45,9 +45,12 @@ MicroStep compute_stage(const ModelFacts& facts, const Layout& layout, const Mac
   const double logits =
       stage.last ? 3 * static_cast<double>(layout.working * facts.vocab_size) * rows.predicted / split : 0;
   const double block = products + overhead + blocks * passed.forward / machine.memory_bandwidth;
-  const double backward = 2 * (products + overhead) + blocks * passed.backward / machine.memory_bandwidth;
-  return {block + head + logits / machine.memory_bandwidth,
-          backward + 2 * head + (layout.recompute ? block : 0)};
+  // Gradients of inputs go back to the lowest block that learns, those of weights are of what does.
+  const double inputs = static_cast<double>(stage.learning), weights = stage.trained;
+  const double backward = (products + overhead) * (inputs + weights) / std::max(1.0, blocks) +
+                          inputs * passed.backward / machine.memory_bandwidth;
+  const double again = layout.recompute ? block * inputs / std::max(1.0, blocks) : 0;
+  return {block + head + logits / machine.memory_bandwidth, backward + 2 * head + again};
 }
 
 /// Sums of seconds by where they can hide.
@@ -128,9 +131,10 @@ double optimizer_seconds(const ModelFacts& facts, const Layout& layout, const Ma
                          const Stage& stage) {
   ParameterSum all = outer_sum(facts, layout, stage);
   const ParameterSum block = sum_of(facts.block, layout);
-  const auto n = static_cast<double>(all.part + stage.blocks * block.part);
-  const double state =
-      static_cast<double>(facts.optimizer_state) / static_cast<double>(std::max<int64_t>(1, facts.total));
+  const double n =
+      trained_share(facts, layout, stage) * static_cast<double>(all.part + stage.blocks * block.part);
+  const double state = static_cast<double>(facts.optimizer_state) /
+                       static_cast<double>(std::max<int64_t>(1, facts.trained_total));
   return n * (12 + 8 * state + (layout.working == 2 ? 2 : 0)) / machine.memory_bandwidth;
 }
 
@@ -138,8 +142,11 @@ double all_flops(const ModelFacts& facts, const Layout& layout) {
   const RowCounts rows = count_rows(facts, layout);
   const double micro =
       static_cast<double>(layout.micro_batches * layout.replicate * layout.shard * layout.context);
-  const double blocks = rows.inside * block_flops(facts) * static_cast<double>(facts.blocks);
-  return micro * (blocks * (layout.recompute ? 4 : 3) + rows.predicted * head_flops(facts) * 3);
+  const auto learning = static_cast<double>(facts.blocks - facts.trained.first_block);
+  double weights = 0;
+  for (const double share : facts.trained.blocks) weights += share;
+  const double passes = static_cast<double>(facts.blocks) + learning * (layout.recompute ? 2 : 1) + weights;
+  return micro * (rows.inside * block_flops(facts) * passes + rows.predicted * head_flops(facts) * 3);
 }
 
 }  // namespace

@@ -51,6 +51,7 @@ struct FlowContext {
   RowCounts rows;
   ParameterSum outer, block;
   double micro_batches, blocks, element, hidden;
+  double trained_outer, trained_blocks;  ///< what of `outer`, and how many blocks' worth, learn
 
   FlowContext(const ModelFacts& model, const Layout& where, const Stage& which)
       : facts(model),
@@ -62,7 +63,10 @@ struct FlowContext {
         micro_batches(static_cast<double>(where.micro_batches)),
         blocks(static_cast<double>(which.blocks)),
         element(static_cast<double>(where.working)),
-        hidden(static_cast<double>(model.hidden)) {}
+        hidden(static_cast<double>(model.hidden)),
+        trained_outer(outer.part > 0 ? outer_trained(model, where, which) / static_cast<double>(outer.part)
+                                     : 0),
+        trained_blocks(which.trained) {}
   double all_rows() const { return element * rows.inside * hidden; }  // bytes of them
   bool outside() const { return stage.first || stage.last; }
 };
@@ -119,8 +123,8 @@ void add_tensor(const FlowContext& traffic, std::vector<Flow>& flows) {
   }
   const bool alone = traffic.layout.shard * traffic.layout.replicate * traffic.layout.context == 1;
   const double wide = alone && traffic.layout.micro_batches == 1 ? traffic.element : 4;
-  const double unsplit = static_cast<double>(traffic.outer.unsplit) +
-                         traffic.blocks * static_cast<double>(traffic.block.unsplit);
+  const double unsplit = traffic.trained_outer * static_cast<double>(traffic.outer.unsplit) +
+                         traffic.trained_blocks * static_cast<double>(traffic.block.unsplit);
   tensor.add(flows, "gradients of undivided parameters", Pattern::all_reduce, 1, wide * unsplit);
 }
 
@@ -168,18 +172,22 @@ void add_replicate(const FlowContext& traffic, std::vector<Flow>& flows) {
   const Layout& layout = traffic.layout;
   const Flows replicas(party(layout, "replicate", {Axis::replicate, Axis::context}));
   const auto all = [&](int64_t ParameterSum::*sum) {
-    return static_cast<double>(traffic.outer.*sum) + traffic.blocks * static_cast<double>(traffic.block.*sum);
+    return traffic.trained_outer * static_cast<double>(traffic.outer.*sum) +
+           traffic.trained_blocks * static_cast<double>(traffic.block.*sum);
   };
   if (layout.shard == 1) {
-    const double buckets = count_buckets(traffic);
+    const double bytes = 4 * all(&ParameterSum::elements);
+    const double buckets = traffic.facts.trained_total == traffic.facts.total
+                               ? count_buckets(traffic)
+                               : std::ceil(bytes / static_cast<double>(layout.bucket_bytes));
     replicas.add(flows, "gradients", Pattern::all_reduce, buckets,
                  static_cast<double>(layout.reduced) * all(&ParameterSum::elements) / std::max(1.0, buckets),
                  Hidden::last_backward);
   } else {
-    replicas.add(flows, "parts of gradients: blocks", Pattern::all_reduce, traffic.blocks,
+    replicas.add(flows, "parts of gradients: blocks", Pattern::all_reduce, traffic.trained_blocks,
                  4 * static_cast<double>(traffic.block.part), Hidden::last_backward);
     replicas.add(flows, "parts of gradients: others", Pattern::all_reduce, 1,
-                 4 * static_cast<double>(traffic.outer.part));
+                 4 * traffic.trained_outer * static_cast<double>(traffic.outer.part));
   }
   const Flows everyone(party(layout, "replicate", {Axis::replicate, Axis::shard, Axis::context}));
   everyone.add(flows, "which parameters had gradients", Pattern::all_reduce, 1, all(&ParameterSum::count));
@@ -205,9 +213,10 @@ void add_shard(const FlowContext& traffic, std::vector<Flow>& flows) {
   const auto reduced = static_cast<double>(layout.reduced);
   const double reductions = layout.zero == 1 ? 1 : m;
   const Hidden beside = layout.zero == 1 ? Hidden::last_backward : Hidden::all_backwards;
-  shard.add(flows, "gradients of blocks", Pattern::scatter, reductions * traffic.blocks, reduced * block,
-            beside);
-  shard.add(flows, "gradients of others", Pattern::scatter, reductions, reduced * outer, beside);
+  shard.add(flows, "gradients of blocks", Pattern::scatter, reductions * traffic.trained_blocks,
+            reduced * block, beside);
+  shard.add(flows, "gradients of others", Pattern::scatter, reductions,
+            reduced * traffic.trained_outer * outer, beside);
 }
 
 void add_agreement(const FlowContext& traffic, std::vector<Flow>& flows) {

@@ -36,20 +36,11 @@ struct Data {
 
 Data look_at_data(const Recipe& recipe) {
   Data data;
-  std::vector<std::string> paths;
   for (const auto& source : recipe.data.train.sources) {
-    paths.push_back(source.path);
     if (data.missing.empty() && !std::filesystem::exists(source.path)) data.missing = source.path;
   }
   if (!data.missing.empty()) return data;
-  const DatasetFacts facts = describe_training_data(recipe);
-  if (!recipe.data.tokenizer && facts.tokenizer_json.empty()) {
-    throw recipe.error("data.tokenizer",
-                       "missing: " + paths.front() + " holds none; valid: tokenizer.json or its folder");
-  }
-  const TokenizerPtr tokenizer = recipe.data.tokenizer
-                                     ? Tokenizer::load(*recipe.data.tokenizer)
-                                     : Tokenizer::parse(facts.tokenizer_json, paths.front());
+  const TokenizerPtr tokenizer = open_tokenizer(recipe, open_start(recipe).get());
   const ObjectivePtr objective =
       make_objective(recipe.objective, objective_setting(recipe, tokenizer, /*with_data=*/true));
   data.vocab_size = tokenizer->vocab_size();

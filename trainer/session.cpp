@@ -13,6 +13,7 @@
 #include "recipes/error.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
+#include "trainer/blocks/lora.h"
 #include "trainer/catalog.h"
 #include "trainer/device.h"
 #include "trainer/files.h"
@@ -29,7 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 
 const char* group_of(const std::string& name) {
-  if (name.find(".lora.") != std::string::npos) return "low-rank";
+  if (is_low_rank(name)) return "low-rank";
   if (name.starts_with("embeddings.")) return "embeddings";
   return is_head(name) ? "heads" : "blocks";
 }
@@ -68,46 +69,6 @@ void make_run_folder(const Recipe& recipe) {
     throw recipe.error("run.folder", fmt::format("cannot make the folder '{}': {}", recipe.run.folder,
                                                  failure ? failure.message() : "it is a file"));
   }
-}
-
-/// The model that the recipe starts from; null where it starts anew.
-std::unique_ptr<StartModel> open_start(const Recipe& recipe) {
-  const auto folder = recipe.model.text("from");
-  if (!folder) return nullptr;
-  try {
-    return StartModel::open(*folder);
-  } catch (const Error& error) {
-    throw recipe.error("model.from", error.what());
-  }
-}
-
-bool same_tokens(const Tokenizer& a, const Tokenizer& b) {
-  bool same = a.vocab_size() == b.vocab_size();
-  for (int32_t id = 0; same && id < a.vocab_size(); ++id) same = a.token_of(id) == b.token_of(id);
-  return same;
-}
-
-/// The recipe's tokenizer, or the one that the training data was made with, which is that of the model it
-/// starts from.
-TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
-  if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
-  TokenizerPtr learned = start ? start->tokenizer() : nullptr;
-  const std::string& path = recipe.data.train.sources.front().path;
-  const DatasetFacts facts = describe_training_data(recipe);
-  if (facts.tokenizer_json.empty() && learned) return learned;
-  if (facts.tokenizer_json.empty()) {
-    throw recipe.error("data.tokenizer", fmt::format("'{}' ({}) holds no tokenizer; valid: the path of its "
-                                                     "tokenizer.json",
-                                                     path, facts.kind));
-  }
-  TokenizerPtr own = Tokenizer::parse(facts.tokenizer_json, path);
-  if (learned && !same_tokens(*own, *learned)) {
-    throw recipe.error("data.train",
-                       fmt::format("'{}' was made with another tokenizer ({} tokens) than the model in {} "
-                                   "({} tokens); valid: data prepared with that of the model",
-                                   path, own->vocab_size(), start->folder(), learned->vocab_size()));
-  }
-  return own;
 }
 
 void write_file(const std::string& path, const std::string& text) {

@@ -210,4 +210,14 @@ void StartModel::load_magnitudes(const Model& model, const std::vector<Parameter
   refresh_working(parameters);
 }
 
+std::unique_ptr<StartModel> open_start(const Recipe& recipe) {
+  const auto folder = recipe.model.text("from");
+  if (!folder) return nullptr;
+  try {
+    return StartModel::open(*folder);
+  } catch (const Error& error) {
+    throw recipe.error("model.from", error.what());
+  }
+}
+
 }  // namespace tessera

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "datasets/tokenizer.h"
-#include "recipes/registry.h"
+#include "recipes/recipe.h"
 #include "trainer/model.h"
 #include "trainer/parameters.h"
 
@@ -49,5 +49,9 @@ class StartModel {
  private:
   std::string folder_;
 };
+
+/// What the recipe's model.from names; null where it starts anew. Errors: StartModel::open()'s, with the
+/// recipe's place.
+std::unique_ptr<StartModel> open_start(const Recipe& recipe);
 
 }  // namespace tessera

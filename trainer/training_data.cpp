@@ -1,9 +1,20 @@
 #include "trainer/training_data.h"
 
+#include <fmt/format.h>
+
 #include "datasets/paths.h"
 #include "trainer/objectives/objectives.h"
 
 namespace tessera {
+namespace {
+
+bool same_tokens(const Tokenizer& a, const Tokenizer& b) {
+  bool same = a.vocab_size() == b.vocab_size();
+  for (int32_t id = 0; same && id < a.vocab_size(); ++id) same = a.token_of(id) == b.token_of(id);
+  return same;
+}
+
+}  // namespace
 
 TrainingData open_training_data(const Recipe& recipe, const Objective& objective) {
   const int64_t batch = recipe.train.global_batch;
@@ -29,6 +40,27 @@ DatasetFacts describe_training_data(const Recipe& recipe) {
   DatasetFacts facts;
   facts.kind = "records of a task";
   return facts;
+}
+
+TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start) {
+  if (recipe.data.tokenizer) return Tokenizer::load(*recipe.data.tokenizer);
+  TokenizerPtr learned = start ? start->tokenizer() : nullptr;
+  const std::string& path = recipe.data.train.sources.front().path;
+  const DatasetFacts facts = describe_training_data(recipe);
+  if (facts.tokenizer_json.empty() && learned) return learned;
+  if (facts.tokenizer_json.empty()) {
+    throw recipe.error("data.tokenizer", fmt::format("'{}' ({}) holds no tokenizer; valid: the path of its "
+                                                     "tokenizer.json",
+                                                     path, facts.kind));
+  }
+  TokenizerPtr own = Tokenizer::parse(facts.tokenizer_json, path);
+  if (learned && !same_tokens(*own, *learned)) {
+    throw recipe.error("data.train",
+                       fmt::format("'{}' was made with another tokenizer ({} tokens) than the model in {} "
+                                   "({} tokens); valid: data prepared with that of the model",
+                                   path, own->vocab_size(), start->folder(), learned->vocab_size()));
+  }
+  return own;
 }
 
 }  // namespace tessera

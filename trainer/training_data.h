@@ -2,6 +2,7 @@
 #include "datasets/open.h"
 #include "recipes/recipe.h"
 #include "trainer/objective.h"
+#include "trainer/start_model.h"
 
 namespace tessera {
 
@@ -16,5 +17,9 @@ DatasetPtr open_validation_data(const Recipe& recipe, const Objective& objective
 /// What is in the recipe's first training file; of a task's records, nothing but the kind. Errors as
 /// describe_dataset().
 DatasetFacts describe_training_data(const Recipe& recipe);
+
+/// The recipe's tokenizer, or the one that the training data was made with, or that of the model it starts
+/// from, if it does (`start` not null). Errors: Error where there is none, or where the last two differ.
+TokenizerPtr open_tokenizer(const Recipe& recipe, const StartModel* start);
 
 }  // namespace tessera

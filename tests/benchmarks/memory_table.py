@@ -27,6 +27,8 @@ SMALL, LARGE = {"train.micro_batch": 8}, {"train.micro_batch": 32}
 FEWER, MORE = {"train.micro_batch": 4}, {"train.micro_batch": 16}
 FEW, MANY = {"model.num_layers": 8}, {"model.num_layers": 40}
 AGAIN = {"train.recompute": "blocks"}
+LAST = {"adapt": "{method: freeze, last_blocks: 2}"}
+LORA = {"adapt": "{method: lora, rank: 16}", "model.from": None}  # None: a model of the row's shape, made first
 ULYSSES = {"parallel.context": 2, "parallel.context_method": "ulysses"}
 PIPELINE = {"parallel.pipeline": 2, "train.accumulate": 4}
 GPIPE = {**PIPELINE, "parallel.pipeline_schedule": "gpipe"}
@@ -42,6 +44,10 @@ ROWS = [
     ("activations, recomputed", "bert", 1, AGAIN, (SMALL, LARGE)),
     ("activations, recomputed", "gpt", 1, AGAIN, (SMALL, LARGE)),
     ("activations, recomputed, bf16", "gpt", 1, {**AGAIN, "train.precision": "bf16"}, (SMALL, LARGE)),
+    ("activations, the last 2 blocks learn", "bert", 1, LAST, (SMALL, LARGE)),
+    ("activations, the last 2 blocks learn", "gpt", 1, LAST, (SMALL, LARGE)),
+    ("activations, LoRA", "bert", 1, LORA, (SMALL, LARGE)),
+    ("activations, LoRA", "gpt", 1, LORA, (SMALL, LARGE)),
     ("activations, attention dropout", "gpt", 1, {"model.attention_dropout": 0.1}, (SMALL, LARGE)),
     ("activations, tensor 2", "bert", 2, {"parallel.tensor": 2}, (SMALL, LARGE)),
     ("activations, tensor 2", "gpt", 2, {"parallel.tensor": 2}, (SMALL, LARGE)),
@@ -62,6 +68,10 @@ ROWS = [
     ("activations, ring 2 x 1f1b 2", "gpt", 4, {**PIPELINE, "parallel.context": 2}, (FEWER, MORE)),
     ("states, alone", "gpt", 1, {}, (FEW, MANY)),
     ("states, alone, accumulated, bf16", "gpt", 1, {"train.precision": "bf16", "train.accumulate": 2}, (FEW, MANY)),
+    ("states, the last 2 blocks learn", "gpt", 1, LAST, (FEW, MANY)),
+    ("states, LoRA", "gpt", 1, LORA, (FEW, MANY)),
+    ("states, LoRA, bf16", "gpt", 1, {**LORA, "train.precision": "bf16"}, (FEW, MANY)),
+    ("states, LoRA, zero 3", "gpt", 2, {**LORA, "parallel.shard": 2, "parallel.zero": 3}, (FEW, MANY)),
     ("states, replicate 2", "gpt", 2, {}, (FEW, MANY)),
     ("states, replicate 2, bf16", "gpt", 2, {"train.precision": "bf16"}, (FEW, MANY)),
     ("states, zero 1", "gpt", 2, {"parallel.shard": 2, "parallel.zero": 1}, (FEW, MANY)),
@@ -94,11 +104,16 @@ def batches(overrides, ranks):
 
 def run(family, ranks, overrides, heap):
     """Bytes of each pipeline stage: measured, and by the formulas."""
-    arguments = batches(dict(overrides), ranks)
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         path = runs.recipe(folder, family, model=MODEL, data={"sequence_length": 128, "short_sequence_probability": 0},
                            train={"steps": 1000})
+        if "model.from" in overrides:
+            overrides = {**overrides, "model.from": folder / "start"}
+            shape = [f"{key}={value}" for key, value in overrides.items() if key.startswith("model.") and key != "model.from"]
+            runs.must(runs.tessera("train", path, f"run.folder={folder}/start", "train.steps=1", "train.global_batch=1", "train.micro_batch=1",
+                                   "data.validation=null", *shape))
+        arguments = batches(dict(overrides), ranks)
         plan = json.loads(runs.must(runs.tessera("validate", path, "--ranks", ranks, "--json", "train.device=cpu", *arguments)).stdout)
         formulas = plan["memory"]["stages"]
         with jobs.Job(path, ranks, ["train.device=cpu", *arguments], steps=3, **({} if heap else own_pages(folder))) as job:

@@ -113,6 +113,40 @@ TEST(PlanMemory, OfDividedLayersAndSequences) {
   EXPECT_EQ(split.parameters, all_parameters / 4 + (128 + 2 + 4 * 6) * hidden * 3 / 4);
 }
 
+TEST(PlanMemory, OfFrozenParameters) {
+  const int64_t trained = 2 * block_parameters + 2 * hidden, kept = 1024 * 256 * 4;
+  const std::string last = "adapt={method: freeze, last_blocks: 2}";
+  const Planned planned = plan_mini({"train.global_batch=8", last}, 1);
+  const Memory memory = memory_of(planned);
+  EXPECT_EQ(memory.weights, 4 * all_parameters);
+  EXPECT_EQ(memory.parameters, trained);
+  EXPECT_EQ(memory.gradients, 4 * trained);
+  EXPECT_EQ(memory.optimizer, 8 * trained);
+  const double block = block_activations(planned.facts, planned.layout);
+  EXPECT_EQ(memory.activations,
+            2 * block + 2 * kept);  // the blocks' and the last norm's; embeddings keep nothing
+  // What learns has masters beside its 16-bit copies, and a moving average.
+  const Memory half = memory_of(plan_mini({last, "train.precision=bf16", "train.ema=0.9"}, 1));
+  EXPECT_EQ(half.weights, 4 * trained);
+  EXPECT_EQ(half.working, 2 * all_parameters);
+  EXPECT_EQ(half.average, 4 * trained);
+  // A stage where nothing learns keeps nothing.
+  const Planned stages = plan_mini({last, "parallel.pipeline=2"}, 2);
+  const Memory first = memory_of(stages, 0);
+  EXPECT_EQ(first.gradients + first.optimizer, 0);
+  EXPECT_EQ(memory_of(stages, 1).optimizer, 8 * trained);
+}
+
+TEST(PlanTraffic, OfFrozenParameters) {
+  const auto sent = [](const std::string& adapt, const std::string& flow) {
+    const auto flows = flows_of(plan_mini({"adapt=" + adapt}, 2));
+    return flows.at(flow).times * flows.at(flow).bytes;
+  };
+  const int64_t trained = block_parameters + 2 * hidden;
+  EXPECT_EQ(sent("{method: full}", "replicate gradients"), 4 * all_parameters);
+  EXPECT_EQ(sent("{method: freeze, last_blocks: 1}", "replicate gradients"), 4 * trained);
+}
+
 TEST(PlanMemory, OfAPipeline) {
   const Planned planned = plan_mini({"parallel.pipeline=2", "parallel.pipeline_split=[3]"}, 2);
   const Memory first = memory_of(planned, 0), last = memory_of(planned, 1);
