@@ -27,8 +27,8 @@ Ending train_in_memory(const Recipe& recipe, World& world) {
         "tensor or pipeline; `tessera validate RECIPE --ranks N` tells what each rank needs");
   };
   try {
-    return train(recipe, world, {stop_signal, [&](int64_t vocab_size, Table& table) {
-                                   add_plan(recipe, world, vocab_size, table);
+    return train(recipe, world, {stop_signal, [&](const Recipe& settled, int64_t vocab_size, Table& table) {
+                                   add_plan(settled, world, vocab_size, table);
                                  }});
   } catch (const c10::OutOfMemoryError& error) {
     throw out_of_memory(error.what_without_backtrace());

@@ -34,7 +34,8 @@ struct Data {
   int64_t epoch_size = 0;  ///< in samples
 };
 
-Data look_at_data(const Recipe& recipe) {
+/// Settles what the recipe's objective finds in the data, such as labels.
+Data look_at_data(Recipe& recipe) {
   Data data;
   for (const auto& source : recipe.data.train.sources) {
     if (data.missing.empty() && !std::filesystem::exists(source.path)) data.missing = source.path;
@@ -43,6 +44,7 @@ Data look_at_data(const Recipe& recipe) {
   const TokenizerPtr tokenizer = open_tokenizer(recipe, open_start(recipe).get());
   const ObjectivePtr objective =
       make_objective(recipe.objective, objective_setting(recipe, tokenizer, /*with_data=*/true));
+  objective->settle(recipe.objective);
   data.vocab_size = tokenizer->vocab_size();
   data.epoch_size = open_training_data(recipe, *objective).epoch_size;
   return data;
@@ -146,7 +148,7 @@ int run_suggest(const Recipe& recipe, const ValidateArguments& options, const Mo
 }
 
 int run_validate(const ValidateArguments& options) {
-  const Recipe recipe = read_recipe(options.recipe, options.overrides, catalog());
+  Recipe recipe = read_recipe(options.recipe, options.overrides, catalog());
   check_hosts(options.ranks, options.hosts);
   if (!options.suggest) check_ranks(recipe, options.ranks);
   MachineFigures machine = options.machine.empty() ? usual_machine(recipe, options.ranks / options.hosts)

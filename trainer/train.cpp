@@ -133,7 +133,7 @@ Ending Trainer::run() {
 void Trainer::report_start() const {
   if (world_.rank() != 0) return;
   Table table = session_.start_table();
-  if (hooks_.plan) hooks_.plan(session_.model->vocab_size(), table);
+  if (hooks_.plan) hooks_.plan(session_.recipe, session_.model->vocab_size(), table);
   session_.log->table(table.text());
 }
 

@@ -19,8 +19,8 @@ class Table;
 struct TrainHooks {
   /// The signal that asked this process to stop, or 0: read once a step, and any rank's wish stops all.
   std::function<int()> stop_signal;
-  /// Adds rows to rank 0's start-up table. May be empty.
-  std::function<void(int64_t vocab_size, Table& table)> plan = {};
+  /// Adds rows to rank 0's start-up table, of the recipe with what its data said. May be empty.
+  std::function<void(const Recipe& recipe, int64_t vocab_size, Table& table)> plan = {};
 };
 
 /// Trains, or resumes, what the recipe describes, on all ranks of the world. Rank 0 writes to standard output

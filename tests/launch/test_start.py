@@ -71,11 +71,11 @@ def test_begins_with_their_weights(family, starts, tmp_path):
 def test_validate_looks_there_too(starts, tmp_path):
     """The tokenizer comes with the model; what LoRA trains is counted, and its mistakes are found."""
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "one thing", "label": "a"}\n{"text": "another", "label": "b"}\n' * 16)
+    rows.write_text('{"text": "one thing", "label": "a"}\n{"text": "another", "label": "b"}\n{"text": "a third", "label": "c"}\n' * 16)
     path = recipe(tmp_path, "bert", starts("bert") / "theirs", whole_objective={"name": "sequence_classification"},
                   data={"train": str(rows), "validation": None}, adapt={"method": "lora", "rank": 4})
     plan = json.loads(runs.must(runs.tessera("validate", path, "--json")).stdout)
-    classifier = 2 * 32 + 2
+    classifier = 3 * 32 + 3
     assert plan["memory"]["optimizer"] == 8 * (4 * 2 * 2 * 4 * 32 + classifier), plan["memory"]
     done = runs.tessera("validate", path, "adapt.targets=[qury]")
     assert done.returncode == 2 and "'qury' matches none" in done.stderr, done.stderr
