@@ -33,7 +33,7 @@ struct ModelFacts : ModelShape {
   std::vector<ModelPart> parts;  ///< in the model's order
   int64_t total = 0;             ///< parameters; tied ones count once
   int64_t trained_total = 0;     ///< those that are not frozen
-  int64_t optimizer_state = 0;   ///< elements, of all parameters
+  int64_t optimizer_state = 0;   ///< elements, of what is trained
   TrainedShares trained;
 
   std::vector<ParameterFacts> embeddings;  ///< but for the table of tokens

@@ -14,9 +14,27 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes/bert/finetune-classify.yaml"
 ADAPT = {"full": "{method: full}", "freeze": "{method: freeze, last_blocks: 2}", "head": "{method: head}",
          "lora": "{method: lora, rank: 8, alpha: 16, targets: [query, value]}"}
 RATES = {"full": 2e-4, "freeze": 4e-4, "head": 2e-3, "lora": 1e-3}  # the less is trained, the more it may move
+
+
+def add_places(parser):
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/tasks/sections")
+    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models/minilm")
+
+
+def check_places(a):
+    for path in (a.data / "train.jsonl", a.model / "config.json"):
+        if not path.exists():
+            sys.exit(f"no {path}: run launch/fetch-task-data and launch/fetch-model")
+
+
+def overrides(a, method):
+    """The recipe on these places, with one of ADAPT: nothing evaluated or saved before the end."""
+    return [f"model.from={a.model}", f"data.train={a.data}/train.jsonl", "data.bucket=0", f"adapt={ADAPT[method]}", "train.epochs=null",
+            "evaluate.every=0", "evaluate.patience=0", "checkpoint.every=0", "log.profile=true", "log.tensorboard=false"]
 
 
 def measured(command, environment=None):
@@ -32,11 +50,10 @@ def measured(command, environment=None):
 
 def ours(a, method, seed, work):
     folder = pathlib.Path(work) / f"{method}-{seed}"
-    command = [ROOT / "build/release/tessera", "train", ROOT / "recipes/bert/finetune-classify.yaml", f"run.folder={folder}", f"run.seed={seed}",
-               f"model.from={a.model}", f"model.attention_dropout={a.attention_dropout}", f"data.train={a.data}/train.jsonl",
-               f"data.validation={a.data}/validation.jsonl", "data.bucket=0", f"adapt={ADAPT[method]}", f"train.steps={a.steps}", "train.epochs=null", "train.micro_batch=32",
-               f"train.precision={a.precision}", f"optimizer.learning_rate={RATES[method]}", f"data.sequence_length={a.sequence_length}", "evaluate.every=0", "evaluate.patience=0", "evaluate.micro_batch=64",
-               "checkpoint.every=0", "log.every=10", "log.profile=true", "log.tensorboard=false"]
+    command = [ROOT / "build/release/tessera", "train", RECIPE, f"run.folder={folder}", f"run.seed={seed}", *overrides(a, method),
+               f"model.attention_dropout={a.attention_dropout}", f"data.validation={a.data}/validation.jsonl",
+               f"data.sequence_length={a.sequence_length}", f"train.steps={a.steps}", "train.micro_batch=32", f"train.precision={a.precision}",
+               f"optimizer.learning_rate={RATES[method]}", "evaluate.micro_batch=64", "log.every=10"]
     _, peak = measured(command, {"OMP_NUM_THREADS": str(a.threads)})
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [row for row in rows if "step_seconds" in row]
@@ -68,12 +85,9 @@ def main():
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--attention-dropout", type=float, default=0.0, help="0.1 is the model's own")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data/tasks/sections")
-    parser.add_argument("--model", type=pathlib.Path, default=ROOT / "models/minilm")
+    add_places(parser)
     a = parser.parse_args()
-    for path in (a.data / "train.jsonl", a.model / "config.json"):
-        if not path.exists():
-            sys.exit(f"no {path}: run launch/fetch-task-data and launch/fetch-model")
+    check_places(a)
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     print(f"{cpu}, {a.threads} threads, {a.steps} steps of 32 x up to {a.sequence_length}, {a.precision}, attention dropout {a.attention_dropout}")
     with tempfile.TemporaryDirectory() as work:
