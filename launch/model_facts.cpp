@@ -8,8 +8,6 @@
 #include <set>
 
 #include "trainer/adapt/adapt.h"
-#include "trainer/adapt/lora.h"
-#include "trainer/hugging_face/peft.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
 #include "trainer/optimizers/optimizers.h"
@@ -74,7 +72,13 @@ struct Counts {
   double share() const { return all == 0 ? 0 : static_cast<double>(trained) / static_cast<double>(all); }
 };
 
-void count_trained(const Model& model, ModelFacts& facts) {
+int64_t count_trained(const Model& model) {
+  Counts counts;
+  for (const auto& parameter : parameters_once(model)) counts.add(parameter.tensor);
+  return counts.trained;
+}
+
+void sort_trained(const Model& model, ModelFacts& facts) {
   Counts all, tokens, embeddings, head;
   std::vector<Counts> blocks(static_cast<size_t>(facts.blocks));
   bool middle = false;
@@ -98,13 +102,22 @@ void count_trained(const Model& model, ModelFacts& facts) {
     ++trained.first_block;
 }
 
-/// As `adapt` says.
+/// As `adapt` says; of its stages, as the one that trains most.
 void adapt_unread(Recipe recipe, Model& model) {
   const auto start = open_start(recipe);
-  const std::vector<std::string> fresh = start ? start->fit(model).fresh : std::vector<std::string>{};
-  auto* options = recipe.adapt.get_if<LoraOptions>();
-  if (options && options->from) *options = PeftAdapter::open(*options->from).options(model, *options);
-  adapt(model, recipe, fresh);
+  StartModel::Fit fit;
+  if (start) said_at(recipe, "model.from", [&] { fit = start->fit(model); });
+  adapt_or_follow(model, recipe, fit.fresh);
+  int64_t most = count_trained(model), largest = 0;
+  const auto first = next_stage(recipe, 0);
+  for (auto step = first; step; step = next_stage(recipe, *step)) {
+    adapt(model, recipe, fit.fresh, *step);
+    const int64_t trained = count_trained(model);
+    if (trained <= most) continue;
+    most = trained;
+    largest = *step;
+  }
+  if (first) adapt(model, recipe, fit.fresh, largest);
 }
 
 void sort_parameters(const Model& model, ModelFacts& facts) {
@@ -136,7 +149,7 @@ ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size) {
   const ModelPtr model = make_model(recipe.model, {known, heads});
   adapt_unread(recipe, *model);
   sort_parameters(*model, facts);
-  count_trained(*model, facts);
+  sort_trained(*model, facts);
   facts.optimizer_state = count_state(recipe, *model);
   facts.norm_embeddings = facts.dense_head;
   facts.final_norm = recipe.model.name() == "gpt" && recipe.model.integer("version") == 2;

@@ -48,9 +48,10 @@ struct ModelFacts : ModelShape {
   int64_t num_terms = 1;         ///< of the loss
 };
 
-/// Looks at the model as `adapt` makes it, without using memory: its tensors are never touched. Errors: a
-/// parameter group, or a pattern of `adapt`, that matches nothing; those of open_start(). `vocab_size` 0: not
-/// known yet; then the recipe's own, or that of the family's published models.
+/// Looks at the model as `adapt` makes it, of stages the one that trains most, without using memory: its
+/// tensors are never touched. Errors: a parameter group, or a pattern of `adapt`, that matches nothing; those
+/// of open_start(), StartModel::fit() and adapt_or_follow(). `vocab_size` 0: not known yet; then the recipe's
+/// own, or that of the family's published models.
 ModelFacts look_at_model(const Recipe& recipe, int64_t vocab_size);
 
 std::string with_commas(int64_t number);   ///< "1,234,567"

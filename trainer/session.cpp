@@ -112,8 +112,8 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->heads()});
-  if (start_) at("model.from", [&] { fit_ = start_->fit(*model); });
-  add_parts();
+  if (start_) said_at(recipe, "model.from", [&] { fit_ = start_->fit(*model); });
+  adapter_ = adapt_or_follow(*model, recipe, fit_.fresh, checkpoint_ ? checkpoint_->meta().step : 0);
   parts_ = cut_model(*model, recipe);
   counts_ = count_parameters(*model);
   model->set_recompute(recipe.train.recompute == Recompute::blocks);

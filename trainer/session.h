@@ -1,5 +1,4 @@
 #pragma once
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -85,8 +84,6 @@ class Session {
   Batch collate(const std::vector<Example>& examples) const;
   void restore(const CheckpointReader& reader, bool own);
   void restore_stages(const CheckpointReader& reader);
-  void at(const std::string& key, const std::function<void()>& body) const;
-  void add_parts();
   void load_start();
   void load_base(const std::vector<Parameter>& trained);
   void check_same_run(const CheckpointReader& reader, bool own) const;

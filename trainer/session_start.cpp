@@ -6,9 +6,7 @@
 #include "recipes/error.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
-#include "trainer/adapt/lora.h"
 #include "trainer/catalog.h"
-#include "trainer/hugging_face/peft.h"
 #include "trainer/session.h"
 
 namespace tessera {
@@ -37,28 +35,6 @@ void Session::find_checkpoint() {
   }
 }
 
-/// What a folder's mistakes are, said at the place in the recipe that names it.
-void Session::at(const std::string& key, const std::function<void()>& body) const {
-  try {
-    body();
-  } catch (const Error& error) {
-    throw recipe.error(key, error.what());
-  }
-}
-
-/// Those that `adapt` asks for, or that the adapter in adapt.from has.
-void Session::add_parts() {
-  auto* options = recipe.adapt.get_if<LoraOptions>();
-  const int64_t step = checkpoint_ ? checkpoint_->meta().step : 0;
-  if (!options || !options->from) return adapt(*model, recipe, fit_.fresh, step);
-  at("adapt.from", [&] {
-    const PeftAdapter adapter = PeftAdapter::open(*options->from);
-    *options = adapter.options(*model, *options);
-    adapt(*model, recipe, fit_.fresh);
-    adapter_ = adapter.parameters(*model);
-  });
-}
-
 /// The weights of model.from, where there is one.
 void Session::load_start() {
   if (!start_) return;
@@ -80,7 +56,7 @@ void Session::load_start() {
 
 /// The frozen parameters, and these, from model.from.
 void Session::load_base(const std::vector<Parameter>& trained) {
-  at("model.from", [&] {
+  said_at(recipe, "model.from", [&] {
     start_->load(*model, trained);
     start_->load(*model, state.frozen);
   });

@@ -9,11 +9,14 @@
 #include <map>
 
 #include "recipes/error.h"
+#include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
+#include "trainer/adapt/lora.h"
 #include "trainer/catalog.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_format.h"
 #include "trainer/hugging_face/folder.h"
+#include "trainer/hugging_face/peft.h"
 #include "trainer/placement.h"
 
 namespace tessera {
@@ -48,15 +51,16 @@ class CheckpointStart : public StartModel {
     return reader_.info(group_ + name).shape;
   }
 
+  void check_shape(const Model& model, const std::string& name, at::IntArrayRef wanted) const override {
+    const std::vector<int64_t> found = shape(model, name);
+    if (wanted == at::IntArrayRef(found)) return;
+    throw Error(fmt::format("{}: {} has shape {}, but the model needs {}", reader_.folder(), name, found,
+                            wanted.vec()));
+  }
+
   at::Tensor read(const Model&, const Parameter& parameter) const override {
-    const Placement& place = parameter.placement;
-    const auto& shape = reader_.info(group_ + parameter.name).shape;
-    if (shape != place.global_shape) {
-      throw Error(fmt::format("{}: {} has shape {}, but the model needs {}", reader_.folder(), parameter.name,
-                              shape, place.global_shape));
-    }
     at::Tensor part = at::empty(parameter.master.sizes(), at::kFloat);
-    reader_.read_into(group_ + parameter.name, place.offset, part);
+    reader_.read_into(group_ + parameter.name, parameter.placement.offset, part);
     return part;
   }
 
@@ -108,19 +112,22 @@ class HuggingFaceStart : public StartModel {
     return shape;
   }
 
+  void check_shape(const Model& model, const std::string& name, at::IntArrayRef wanted) const override {
+    const HuggingFaceTensor& tensor = find(model, name)->tensor;
+    std::vector<int64_t> expected = wanted.vec();
+    expected.at(0) *= static_cast<int64_t>(tensor.names.size());  // those joined are alike
+    if (tensor.transposed) std::reverse(expected.begin(), expected.end());
+    const std::vector<int64_t> found = files_.shape(tensor.key);
+    if (found == expected) return;
+    throw Error(
+        fmt::format("{}: {} has shape {}, but the model needs {}", folder(), tensor.key, found, expected));
+  }
+
   at::Tensor read(const Model& model, const Parameter& parameter) const override {
     const Place& place = *find(model, parameter.name);
     at::Tensor part = files_.read(place.tensor.key);
     if (place.tensor.transposed && part.dim() == 2) part = part.t();
-    const auto parts = static_cast<int64_t>(place.tensor.names.size());
     const Placement& wanted = parameter.placement;
-    std::vector<int64_t> expected = wanted.global_shape;
-    expected.at(0) *= parts;  // those joined are alike
-    if (part.sizes() != at::IntArrayRef(expected)) {
-      if (place.tensor.transposed) std::reverse(expected.begin(), expected.end());
-      throw Error(fmt::format("{}: {} has shape {}, but the model needs {}", folder(), place.tensor.key,
-                              files_.shape(place.tensor.key), expected));
-    }
     part = part.narrow(0, place.index * wanted.global_shape[0], wanted.global_shape[0]);
     for (int64_t dim = 0; dim < part.dim(); ++dim) {
       part = part.narrow(dim, wanted.offset[static_cast<size_t>(dim)], parameter.master.size(dim));
@@ -175,7 +182,11 @@ StartModel::Fit StartModel::fit(const Model& model) const {
   std::vector<std::string> missing;
   for (const auto& [name, tensor] : parameters_once(model)) {
     // Without the others the model would be a random one.
-    if (!has(model, name)) (is_head(name) ? fit.fresh : missing).push_back(name);
+    if (has(model, name)) {
+      check_shape(model, name, tensor.sizes());
+    } else {
+      (is_head(name) ? fit.fresh : missing).push_back(name);
+    }
   }
   if (!missing.empty()) {
     throw Error(fmt::format("{}: holds no whole model: it lacks {}", folder_, join(name_patterns(missing))));
@@ -213,10 +224,33 @@ void StartModel::load_magnitudes(const Model& model, const std::vector<Parameter
 std::unique_ptr<StartModel> open_start(const Recipe& recipe) {
   const auto folder = recipe.model.text("from");
   if (!folder) return nullptr;
+  std::unique_ptr<StartModel> start;
+  said_at(recipe, "model.from", [&] { start = StartModel::open(*folder); });
+  return start;
+}
+
+std::map<std::string, at::Tensor> adapt_or_follow(Model& model, Recipe& recipe,
+                                                  const std::vector<std::string>& fresh, int64_t step) {
+  auto* options = recipe.adapt.get_if<LoraOptions>();
+  std::map<std::string, at::Tensor> values;
+  if (!options || !options->from) {
+    adapt(model, recipe, fresh, step);
+    return values;
+  }
+  said_at(recipe, "adapt.from", [&] {
+    const PeftAdapter adapter = PeftAdapter::open(*options->from);
+    *options = adapter.options(model, *options);
+    adapt(model, recipe, fresh, step);
+    values = adapter.parameters(model);
+  });
+  return values;
+}
+
+void said_at(const Recipe& recipe, const std::string& key, const std::function<void()>& body) {
   try {
-    return StartModel::open(*folder);
+    body();
   } catch (const Error& error) {
-    throw recipe.error("model.from", error.what());
+    throw recipe.error(key, error.what());
   }
 }
 

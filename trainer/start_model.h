@@ -1,4 +1,6 @@
 #pragma once
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,10 +32,11 @@ class StartModel {
     std::vector<std::string> fresh;   ///< parameters of the model that the folder has none for
     std::vector<std::string> unused;  ///< tensors in the folder that the model has no place for
   };
-  /// Errors: Error naming parameters other than heads that the folder lacks.
+  /// Of a model that is not placed yet. Errors: Error naming parameters other than heads that the folder
+  /// lacks, or a tensor of another shape.
   Fit fit(const Model& model) const;
-  /// Fills the masters of parameters of `model`, or of parts of them, and their working copies, but for fresh
-  /// ones. Errors: Error naming a tensor of another shape.
+  /// Fills the masters of parameters of `model`, which fits, or of parts of them, and their working copies,
+  /// but for fresh ones.
   void load(const Model& model, const std::vector<Parameter>& parameters) const;
   /// Sets the magnitudes of DoRA among the parameters to those of the folder's weights.
   void load_magnitudes(const Model& model, const std::vector<Parameter>& parameters) const;
@@ -42,6 +45,8 @@ class StartModel {
   explicit StartModel(std::string folder) : folder_(std::move(folder)) {}
   virtual bool has(const Model& model, const std::string& name) const = 0;
   virtual std::vector<int64_t> shape(const Model& model, const std::string& name) const = 0;
+  /// Errors: Error where the parameter's shape is not `wanted`.
+  virtual void check_shape(const Model& model, const std::string& name, at::IntArrayRef wanted) const = 0;
   /// The part of a parameter that its placement says, in float32 or the type of the folder.
   virtual at::Tensor read(const Model& model, const Parameter& parameter) const = 0;
   virtual std::vector<std::string> unused(const Model& model) const = 0;
@@ -53,5 +58,14 @@ class StartModel {
 /// What the recipe's model.from names; null where it starts anew. Errors: StartModel::open()'s, with the
 /// recipe's place.
 std::unique_ptr<StartModel> open_start(const Recipe& recipe);
+
+/// Gives a model that is not placed yet the parts that `adapt` asks for, or that the adapter in adapt.from
+/// has, whose options then become the recipe's. `fresh` and `step` as in adapt(). Returns the adapter's
+/// values by parameter, whole. Errors: those of adapt() and PeftAdapter, with the recipe's place.
+std::map<std::string, at::Tensor> adapt_or_follow(Model& model, Recipe& recipe,
+                                                  const std::vector<std::string>& fresh, int64_t step = 0);
+
+/// Runs `body`, which reads what `key` of the recipe names: its Error is said at that place.
+void said_at(const Recipe& recipe, const std::string& key, const std::function<void()>& body);
 
 }  // namespace tessera

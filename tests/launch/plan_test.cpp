@@ -130,6 +130,11 @@ TEST(PlanMemory, OfFrozenParameters) {
   EXPECT_EQ(half.weights, 4 * trained);
   EXPECT_EQ(half.working, 2 * all_parameters);
   EXPECT_EQ(half.average, 4 * trained);
+  // Of several stages in time, that which trains most counts.
+  const std::string more =
+      "adapt={method: freeze, train: [norm], stages: [{step: 5, last_blocks: 2}, {step: 9, "
+      "last_blocks: 1}]}";
+  EXPECT_EQ(memory_of(plan_mini({more}, 1)).optimizer, 8 * trained);
   // A stage where nothing learns keeps nothing.
   const Planned stages = plan_mini({last, "parallel.pipeline=2"}, 2);
   const Memory first = memory_of(stages, 0);

@@ -245,14 +245,14 @@ CONFIG = "adapter_config.json"
     (rename_keys(lambda key, value: (key, value[:, :-1].contiguous() if "lora_A" in key else value)), ["has shape [8, 31], but the model needs [8, 32]"]),
     (rename_keys(lambda key, value: (key.replace("lora_B", "lora_C"), value)), ["c_attn' are not two matrices of one rank"]),
 ])
-@pytest.mark.parametrize("verb", ["export", "train"])
+@pytest.mark.parametrize("verb", ["export", "train", "validate"])
 def test_mistakes(verb, damage, words, starts, tmp_path):
     adapter("gpt", starts("gpt") / "theirs", tmp_path / "adapter", "default")
     damage(tmp_path / "adapter")
     if verb == "export":
         done = runs.tessera("export", starts("gpt") / "ours", tmp_path / "merged", "--adapter", tmp_path / "adapter")
     else:
-        done = runs.tessera("train", recipe(tmp_path, "gpt", starts("gpt") / "theirs", adapt={"method": "lora", "from": str(tmp_path / "adapter")}))
+        done = runs.tessera(verb, recipe(tmp_path, "gpt", starts("gpt") / "theirs", adapt={"method": "lora", "from": str(tmp_path / "adapter")}))
         assert "recipe.yaml:" in done.stderr and "adapt.from" in done.stderr
     assert done.returncode == 2, done.stdout + done.stderr
     for word in words:

@@ -150,13 +150,13 @@ def no_tokenizer(folder):
     ({"max_position": 16}, break_nothing, ["model.max_position", "did you mean 'max_positions'"]),
     ({}, remove_a_block, ["model.from", "holds no whole model", "feed_forward.contract.weight"]),
 ])
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_mistakes(model, prepare, words, ranks, starts, tmp_path):
+@pytest.mark.parametrize("verb,ranks", [("train", 1), ("train", 2), ("validate", 1)])
+def test_mistakes(model, prepare, words, verb, ranks, starts, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(starts("bert") / "theirs", start)
     prepare(start)
     path = recipe(tmp_path, "bert", start, model)
-    done = runs.tessera("train", path, ranks=ranks)
+    done = runs.tessera(verb, path, ranks=ranks)
     assert done.returncode == 2, done.stdout + done.stderr
     for word in [*words, "recipe.yaml:"]:
         assert word in done.stderr, done.stderr
