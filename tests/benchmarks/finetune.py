@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes/bert/finetune-classify.yaml"
 ADAPT = {"full": "{method: full}", "freeze": "{method: freeze, last_blocks: 2}", "head": "{method: head}",
          "lora": "{method: lora, rank: 8, alpha: 16, targets: [query, value]}"}
-RATES = {"full": 2e-4, "freeze": 4e-4, "head": 2e-3, "lora": 1e-3}  # the less is trained, the more it may move
+RATES = {"full": 2e-4, "freeze": 4e-4, "head": 2e-3, "lora": 4e-3}  # the less is trained, the more it may move
 
 
 def add_places(parser):
