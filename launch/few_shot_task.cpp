@@ -9,6 +9,7 @@
 #include "datasets/permutation.h"
 #include "recipes/layers.h"
 #include "recipes/random.h"
+#include "recipes/said_at.h"
 
 namespace tessera {
 namespace {
@@ -105,11 +106,7 @@ void Questions::parse_template() {
 
 void Questions::check_columns(const Records& records) const {
   const auto require = [&](const char* key, const std::string& column) {
-    try {
-      if (!column.empty()) records.json(0, column);
-    } catch (const Error& problem) {
-      throw task_.error(key, problem.what());
-    }
+    if (!column.empty()) said_at(task_, key, [&] { return records.json(0, column); });
   };
   for (const Part& part : template_) require("template", part.column);
   require("choices", task_.choices.column);

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "recipes/said_at.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/models/models.h"
 #include "trainer/objectives/objectives.h"
@@ -106,7 +107,7 @@ void sort_trained(const Model& model, ModelFacts& facts) {
 void adapt_unread(Recipe recipe, Model& model) {
   const auto start = open_start(recipe);
   StartModel::Fit fit;
-  if (start) said_at(recipe, "model.from", [&] { fit = start->fit(model); });
+  if (start) fit = said_at(recipe, "model.from", [&] { return start->fit(model); });
   adapt_or_follow(model, recipe, fit.fresh);
   int64_t most = count_trained(model), largest = 0;
   const auto first = next_stage(recipe, 0);

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "recipes/error.h"
+#include "recipes/said_at.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
 #include "trainer/blocks/lora.h"
@@ -112,7 +113,7 @@ void Session::open_data() {
 
 void Session::build_model() {
   model = make_model(recipe.model, {tokenizer->vocab_size(), objective->heads()});
-  if (start_) said_at(recipe, "model.from", [&] { fit_ = start_->fit(*model); });
+  if (start_) fit_ = said_at(recipe, "model.from", [&] { return start_->fit(*model); });
   adapter_ = adapt_or_follow(*model, recipe, fit_.fresh, checkpoint_ ? checkpoint_->meta().step : 0);
   parts_ = cut_model(*model, recipe);
   counts_ = count_parameters(*model);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "recipes/error.h"
+#include "recipes/said_at.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
 #include "trainer/catalog.h"

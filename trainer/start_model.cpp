@@ -9,6 +9,7 @@
 #include <map>
 
 #include "recipes/error.h"
+#include "recipes/said_at.h"
 #include "trainer/adapt/adapt.h"
 #include "trainer/adapt/freeze.h"
 #include "trainer/adapt/lora.h"
@@ -224,34 +225,22 @@ void StartModel::load_magnitudes(const Model& model, const std::vector<Parameter
 std::unique_ptr<StartModel> open_start(const Recipe& recipe) {
   const auto folder = recipe.model.text("from");
   if (!folder) return nullptr;
-  std::unique_ptr<StartModel> start;
-  said_at(recipe, "model.from", [&] { start = StartModel::open(*folder); });
-  return start;
+  return said_at(recipe, "model.from", [&] { return StartModel::open(*folder); });
 }
 
 std::map<std::string, at::Tensor> adapt_or_follow(Model& model, Recipe& recipe,
                                                   const std::vector<std::string>& fresh, int64_t step) {
   auto* options = recipe.adapt.get_if<LoraOptions>();
-  std::map<std::string, at::Tensor> values;
   if (!options || !options->from) {
     adapt(model, recipe, fresh, step);
-    return values;
+    return {};
   }
-  said_at(recipe, "adapt.from", [&] {
+  return said_at(recipe, "adapt.from", [&] {
     const PeftAdapter adapter = PeftAdapter::open(*options->from);
     *options = adapter.options(model, *options);
     adapt(model, recipe, fresh, step);
-    values = adapter.parameters(model);
+    return adapter.parameters(model);
   });
-  return values;
-}
-
-void said_at(const Recipe& recipe, const std::string& key, const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    throw recipe.error(key, error.what());
-  }
 }
 
 }  // namespace tessera

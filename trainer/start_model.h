@@ -1,5 +1,4 @@
 #pragma once
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -64,8 +63,5 @@ std::unique_ptr<StartModel> open_start(const Recipe& recipe);
 /// values by parameter, whole. Errors: those of adapt() and PeftAdapter, with the recipe's place.
 std::map<std::string, at::Tensor> adapt_or_follow(Model& model, Recipe& recipe,
                                                   const std::vector<std::string>& fresh, int64_t step = 0);
-
-/// Runs `body`, which reads what `key` of the recipe names: its Error is said at that place.
-void said_at(const Recipe& recipe, const std::string& key, const std::function<void()>& body);
 
 }  // namespace tessera
