@@ -88,7 +88,7 @@ def recipe(folder, family="bert", **changes):
         "run": {"folder": str(folder / "run"), "seed": 7},
         "model": {**chosen["model"], "num_layers": 4, "hidden_size": 32, "num_heads": 4, "feed_forward_size": 64,
                   "max_positions": 32, "dropout": 0.1},
-        "objective": chosen["objective"],
+        "objective": dict(chosen["objective"]),
         "data": {"train": str(data(chosen["kind"]) / "train.h5"), "validation": str(data(chosen["kind"]) / "validation.h5"),
                  "sequence_length": 32},
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
