@@ -44,27 +44,21 @@ function(tessera_program name)
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 endfunction()
 
-# GPU support, libtessera_cuda.so beside the program: parallel/nccl.cpp and the sources in cuda/ folders.
-function(tessera_cuda_plugin)
+# GPU support, libtessera_cuda.so beside the program and made with it: parallel/nccl.cpp and the sources in cuda/ folders.
+function(tessera_cuda_plugin program)
   if(NOT TESSERA_HAS_CUDA)
     return()
   endif()
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS trainer/*/cuda/*.cpp trainer/*/cuda/*.cu parallel/cuda/*.cpp parallel/cuda/*.cu parallel/nccl.cpp)
-  if(NOT sources)
-    return()
-  endif()
-  get_filename_component(cuda_root ${NVCC} DIRECTORY)
-  get_filename_component(cuda_root ${cuda_root} DIRECTORY)
-  find_path(NCCL_INCLUDE nccl.h PATHS ${nvidia_wheels}/nccl/include ${cuda_root}/include NO_DEFAULT_PATH REQUIRED)
-  find_library(NCCL_LIBRARY NAMES nccl libnccl.so.2 PATHS ${nvidia_wheels}/nccl/lib ${cuda_root}/lib64 NO_DEFAULT_PATH REQUIRED)
-  find_library(CUDART NAMES cudart libcudart.so.13 PATHS ${cuda_root}/lib64 ${nvidia_wheels}/cu13/lib NO_DEFAULT_PATH REQUIRED)
   add_library(tessera_cuda MODULE ${sources})
+  add_dependencies(${program} tessera_cuda)  # nothing is linked, but a program without it would not see the GPU
   target_include_directories(tessera_cuda PRIVATE ${CMAKE_SOURCE_DIR})
   target_include_directories(tessera_cuda SYSTEM PRIVATE ${torch_include} ${NCCL_INCLUDE} ${cuda_root}/include)
   target_link_libraries(tessera_cuda PRIVATE fmt::headers ${TESSERA_TORCH_LIB}/libtorch_cuda.so
     ${TESSERA_TORCH_LIB}/libc10_cuda.so torch::cpu ${NCCL_LIBRARY} ${CUDART})
   target_link_options(tessera_cuda PRIVATE -Wl,--no-as-needed)
   target_compile_options(tessera_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${tessera_warnings}>)
-  set_target_properties(tessera_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CUDA_STANDARD 17
+  # No batches: CMake 3.31 makes them of .cu files too, whose kernels share short names.
+  set_target_properties(tessera_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR} CUDA_STANDARD 17 UNITY_BUILD OFF
     INSTALL_RPATH "$ORIGIN;${TESSERA_TORCH_LIB};${nvidia_wheels}/nccl/lib;${nvidia_wheels}/cu13/lib")
 endfunction()

@@ -1,6 +1,7 @@
 // Runs every test on all ranks of mpirun. Rank 0 prints; a failure on another rank is printed by that rank.
 #include <gtest/gtest.h>
 
+#include "parallel/plugin.h"
 #include "tests/ranks/world.h"
 
 namespace {
@@ -27,6 +28,7 @@ World& test_world() { return *current; }
 }  // namespace tessera
 
 int main(int argc, char** argv) {
+  tessera::find_gpu_plugin();  // first of all: see tests/main.cpp
   testing::InitGoogleTest(&argc, argv);
   return tessera::run_job([](tessera::World& world) {
     tessera::current = &world;

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check: layers, file lengths, formatting, clean texts."""
+"""The rules of the house that a machine can check: layers, file lengths, formatting, clean texts, a small repository."""
 import pathlib
 import re
 import subprocess
@@ -8,6 +8,9 @@ LAYERS = ["recipes", "parallel", "datasets", "trainer", "launch"]
 MAX_LINES = 450
 # Files that are one table or one algorithm and read worse when cut.
 LONG_FILES: set[str] = set()
+LARGEST_FILE, LARGEST_TREE = 2**20, 8 * 2**20  # bytes; the tree travels to the machines that lend a GPU
+MADE_OR_FETCHED = tuple(".safetensors .h5 .hdf5 .pt .pth .bin .ckpt .onnx .gguf .npy .npz .pkl .arrow .parquet .o .a .so .gch .whl .deb .pyc .zip .tar .tgz "
+                        ".gz .bz2 .xz .zst .7z".split())
 
 
 def tracked(*suffixes):
@@ -56,6 +59,33 @@ def test_sources_are_formatted():
     files = [name for name in SOURCES if not name.endswith((".cu", ".cuh"))]
     run = subprocess.run(["clang-format", "--dry-run", "-Werror", *files], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
+
+
+def committed():
+    """{name: bytes} of what git tracks."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    sizes = {name: (ROOT / name).lstat().st_size for name in listing.stdout.split("\0") if name and (ROOT / name).exists()}
+    assert len(sizes) > 100
+    return sizes
+
+
+def test_no_tracked_file_is_large():
+    wrong = [f"{name}: {size} bytes" for name, size in committed().items() if size > LARGEST_FILE]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_that_is_made_or_fetched_is_tracked():
+    wrong = [name for name in committed() if name.endswith(MADE_OR_FETCHED) or ".so." in name]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_tracked_file_is_ignored():
+    listing = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not listing.stdout, listing.stdout
+
+
+def test_the_tracked_tree_is_small():
+    assert sum(committed().values()) < LARGEST_TREE
 
 
 def test_texts_name_no_machine():
