@@ -1,4 +1,4 @@
-"""Prints "N passed, N failed" (and skipped) of a ctest report, and fails unless every test passed."""
+"""Prints the notes and "N passed, N failed" (and skipped) of a ctest report, and fails unless every test passed."""
 import sys
 import xml.etree.ElementTree as tree
 
@@ -12,6 +12,9 @@ failed = sum(case.get("status") == "fail" for case in cases)
 skipped = sum(case.get("status") in ("notrun", "disabled") for case in cases)
 passed = len(cases) - failed - skipped
 for case in cases:
+    for line in case.findtext("system-out", "").splitlines():
+        if line.startswith("note: "):
+            print(line)
     if case.get("status") == "notrun":
         print(f"skipped: {case.get('name')}")
 if not cases:

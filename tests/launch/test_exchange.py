@@ -7,6 +7,7 @@ import runs
 import safetensors.torch
 import torch
 import transformers
+from tiers import slow_but
 
 BERT = {"hidden_size": 36, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 50, "max_position_embeddings": 40,
         "type_vocab_size": 3, "vocab_size": 611}
@@ -25,6 +26,7 @@ MODELS = {
     "GPT2LMHeadModel": (lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)), "byte_level_bpe"),
     "OpenAIGPTLMHeadModel": (lambda: transformers.OpenAIGPTLMHeadModel(transformers.OpenAIGPTConfig(**GPT1)), "byte_level_bpe"),
 }
+FAST = ["BertForPreTraining", "GPT2LMHeadModel"]
 
 
 def saved(folder, name, **options):
@@ -67,7 +69,7 @@ def test_round_trip_is_byte_equal(name, tmp_path):
             assert value == (theirs[key] if key in theirs else getattr(model.config, key)), key
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(FAST, MODELS))
 def test_files_in_pieces(name, tmp_path):
     model = saved(tmp_path / "theirs", name, max_shard_size="30KB")
     assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2
@@ -81,7 +83,7 @@ def old_style(name, key):
     return key.removeprefix("transformer.") if name.startswith("GPT2") or name.startswith("OpenAI") else key
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(FAST, MODELS))
 def test_old_key_styles(name, tmp_path):
     saved(tmp_path / "theirs", name)
     path = tmp_path / "theirs/model.safetensors"

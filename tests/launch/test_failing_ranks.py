@@ -1,6 +1,4 @@
-"""In every strategy a rank that is killed, hangs or cannot write ends the run within seconds, and is named.
-
-TESSERA_MESHES=all runs the cases that continuous integration leaves out, too."""
+"""In every strategy a rank that is killed, hangs or cannot write ends the run within seconds, and is named."""
 import os
 import re
 import resource
@@ -11,6 +9,7 @@ import time
 import jobs
 import pytest
 import runs
+from tiers import slow_but
 
 HOST = socket.gethostname()
 LIMIT = 15  # seconds from the failure to the job's end; a quiet machine takes 2
@@ -54,12 +53,8 @@ def reports(run, errors):
     return [(int(rank), message) for rank, _, message in found]
 
 
-def cases(few, more):
-    return few + more if os.environ.get("TESSERA_MESHES") == "all" else few
-
-
-@pytest.mark.parametrize("name, who", cases([(name, i % 2) for i, name in enumerate(STRATEGIES)],
-                                            [(name, 1 - i % 2) for i, name in enumerate(STRATEGIES)]))
+@pytest.mark.parametrize("name, who", slow_but([("zero 3", 0), ("tensor 2", 1), ("ring 2", 1), ("pipeline 2", 1)],
+                                               [(name, who) for name in STRATEGIES for who in (0, 1)]))
 def test_a_killed_rank(name, who, tmp_path):
     with job(tmp_path, name) as run:
         os.kill(run.ranks()[who], signal.SIGKILL)
@@ -69,8 +64,9 @@ def test_a_killed_rank(name, who, tmp_path):
         assert any(rank != who and message.endswith(f": rank {who} ({HOST}) has died") for rank, message in told)
 
 
-@pytest.mark.parametrize("name, who", cases([("zero 3", 1), ("pipeline 2", 0), ("zero 3 x pipeline 2", 2)],
-                                            [("tensor 2", 0), ("ring 2", 1), ("pipeline 2 x 2 chunks", 1)]))
+@pytest.mark.parametrize("name, who", slow_but([("zero 3", 1), ("pipeline 2", 0)],
+                                               [("zero 3", 1), ("pipeline 2", 0), ("zero 3 x pipeline 2", 2), ("tensor 2", 0), ("ring 2", 1),
+                                                ("pipeline 2 x 2 chunks", 1)]))
 def test_a_rank_that_hangs(name, who, tmp_path):
     with job(tmp_path, name, timeout=WATCHDOG) as run:
         os.kill(run.ranks()[who], signal.SIGSTOP)
@@ -80,7 +76,7 @@ def test_a_rank_that_hangs(name, who, tmp_path):
         assert who not in [rank for rank, _ in told]  # mpirun wakes it up to end it: it is not the one to complain
 
 
-@pytest.mark.parametrize("name, who", cases([("zero 3", 0), ("pipeline 2", 1)], [("zero 3", 1)]))  # stage 1 speaks
+@pytest.mark.parametrize("name, who", slow_but([("pipeline 2", 1)], [("zero 3", 0), ("zero 3", 1), ("pipeline 2", 1)]))  # stage 1 speaks
 def test_a_rank_that_cannot_write_its_samples(name, who, tmp_path):
     with job(tmp_path, name, log={"samples": True}) as run:
         (tmp_path / "full").symlink_to("/dev/full")
@@ -90,7 +86,7 @@ def test_a_rank_that_cannot_write_its_samples(name, who, tmp_path):
         assert run.process.returncode == 2
 
 
-@pytest.mark.parametrize("name", cases(["pipeline 2"], ["zero 3"]))
+@pytest.mark.parametrize("name", slow_but(["zero 3"], ["pipeline 2", "zero 3"]))
 def test_a_rank_that_cannot_save(name, tmp_path):
     """The thread that writes fails; the next save, 20 steps later, tells."""
     with job(tmp_path, name, checkpoint={"every": 20}) as run:

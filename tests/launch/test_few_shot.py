@@ -12,6 +12,7 @@ import tokenizers
 import torch
 import transformers
 import yaml
+from tiers import slow_but
 
 POSITIONS = 128
 QUESTIONS = [
@@ -137,8 +138,7 @@ def shown(question):
 CHOICES = [question["choices"] for question in QUESTIONS]
 
 
-@pytest.mark.parametrize("micro_batch", [1, 3, 64])
-@pytest.mark.parametrize("kind", ["plain", "begin"])
+@pytest.mark.parametrize("kind,micro_batch", slow_but([("plain", 3), ("begin", 64)], itertools.product(["plain", "begin"], [1, 3, 64])))
 def test_zero_shots(kind, micro_batch, models, tmp_path):
     metrics, lines = evaluate(models(kind), write_task(tmp_path), "--micro-batch", micro_batch)
     expected = reference(models(kind), map(prompt_of, QUESTIONS), CHOICES)
@@ -202,7 +202,7 @@ def test_long_contexts_lose_their_left(models, tmp_path):
 
 @pytest.mark.parametrize("template,delimiter", [("{question} ", ""), ("{question}\n\u00a0\u3000", " "), ("{question}", ""), ("", " "), ("", ""),
                                                 ("  ", ""), ("{{{question}}} {answer}:", " ")])
-@pytest.mark.parametrize("kind", ["plain", "begin"])
+@pytest.mark.parametrize("kind", slow_but(["begin"], ["plain", "begin"]))
 def test_where_context_and_choice_meet(template, delimiter, kind, models, tmp_path):
     questions = [{"question": question, "choices": ["values", "e and more", "n't x"], "answer": 0} for question in ("Return the", "Is", "x")]
     _, lines = evaluate(models(kind), write_task(tmp_path, questions, template=template, target_delimiter=delimiter))

@@ -1,20 +1,16 @@
-"""Frozen parameters: the same curve on every mesh, no optimizer state, no change, and none of their bytes on the wire.
-
-CI runs every third mesh; `TESSERA_MESHES=all` runs them all."""
-import os
-
+"""Frozen parameters: the same curve on every mesh, no optimizer state, no change, and none of their bytes on the wire."""
 import h5py
 import numpy
 import pytest
 import runs
 from test_meshes import GLOBAL_BATCH, MESHES, all_at_once, global_batch
+from tiers import slow_but
 
 NAMES = ["zero 1, 3 ranks, accumulated", "zero 2, 4 ranks, accumulated", "zero 3, 4 ranks, accumulated, recomputed",
          "replicate 2 x zero 3", "tensor 2, accumulated, recomputed", "zero 3 x tensor 2", "zero 3 x ring 2", "pipeline 3, own split",
          "pipeline 2 x 2 chunks, interleaved", "zero 3 x pipeline 2 x 2 chunks", "tensor 2 x pipeline 2"]
 CASES = [(family, choice, name) for family in runs.FAMILIES for choice in ("last", "scattered") for name in NAMES]
-if os.environ.get("TESSERA_MESHES") != "all":
-    CASES = CASES[::3]
+FAST = [("bert", "last", "pipeline 3, own split"), ("gpt", "last", "zero 2, 4 ranks, accumulated"), ("gpt", "scattered", "zero 3 x tensor 2")]
 # The end alone, so that nothing goes back through most blocks; and something at both ends and in between.
 CHOICES = {"last": {"last_blocks": 1}, "scattered": {"train": ["embeddings.position.*", "layers.[02].*.bias", "layers.2.feed_forward.*"],
                                                      "freeze": ["layers.2.feed_forward.contract.bias"]}}
@@ -69,7 +65,7 @@ def test_only_the_chosen_ones_move_and_have_state(family, choice, reference):
     assert losses[20] < losses[1]
 
 
-@pytest.mark.parametrize("family,choice,name", CASES)
+@pytest.mark.parametrize("family,choice,name", slow_but(FAST, CASES))
 def test_curve(family, choice, name, reference, tmp_path):
     ranks, parallel, changes = MESHES[name]
     run = train(tmp_path, family, choice, ranks, parallel, **changes)
@@ -106,7 +102,7 @@ def test_frozen_ones_do_not_travel(parallel, tmp_path):
     ({"method": "freeze", "last_blocks": 5}, ["adapt.last_blocks", "5 of the model's 4 blocks", "0 to 4"]),
     ({"method": "full", "train": ["*"]}, ["adapt.train", "unknown key"]),
 ])
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", slow_but([1], [1, 2]))
 def test_mistakes(adapt, words, ranks, tmp_path):
     done = runs.tessera("train", runs.recipe(tmp_path, "bert", adapt=adapt), ranks=ranks)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -1,5 +1,5 @@
 """Damaged and malicious files: model folders, adapters, tokenizers and records, hundreds of mutations, each read or refused with one
-clear message in bounded memory and time. CI runs this with the release build; TESSERA_BUILD=build/asan runs it under sanitizers."""
+clear message in bounded memory and time; a few of each kind in the fast tier. TESSERA_BUILD=build/asan runs it under sanitizers."""
 import json
 import random
 import shutil
@@ -91,8 +91,8 @@ def records(draw):
     return draw.choice([lambda c, d: c, flip, cut, grow, repeat])(content, draw), kind
 
 
-@pytest.fixture(scope="module")
-def cases(tmp_path_factory):
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow, id="all"), pytest.param(6, id="every sixth")])
+def cases(tmp_path_factory, request):
     """[(line for the tool, path that a message must name)]"""
     folder = tmp_path_factory.mktemp("hostile")
     draw = random.Random(11)
@@ -101,7 +101,7 @@ def cases(tmp_path_factory):
         adapter(family, folder / family, folder / f"{family}-adapter", "patterns")
     made = []
     for name, count in COUNTS.items():
-        for number in range(count):
+        for number in range(count // request.param):
             family = draw.choice(["bert", "gpt"])
             own = folder / f"{name}-{number}"
             if name == "records":
@@ -145,7 +145,7 @@ def test_each_is_read_or_refused(cases):
         assert str(own) in message or "recipe" in message, (line, message)
         assert 10 < len(message) < 3000 and message.count("\n") < 20, (line, message[:3000])
         assert "c10" not in message and "terminate" not in message, message
-    assert len(cases) >= 200 and refused > len(cases) / 2, (refused, len(cases))
+    assert len(cases) > 50 and refused > len(cases) / 2, (refused, len(cases))
     if "asan" not in str(runs.BUILD):
         assert peak < PEAK_MIB
 

@@ -7,6 +7,7 @@ import time
 import hosts
 import pytest
 import runs
+from tiers import slow_but
 
 REASON = hosts.why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -26,7 +27,7 @@ def command(machine, recipe):
     return [*machine.mpirun(2), *exports, "--wdir", str(runs.ROOT), str(runs.PROGRAM), "train", str(recipe)]
 
 
-@pytest.mark.parametrize("family", runs.FAMILIES)
+@pytest.mark.parametrize("family", slow_but(["gpt"], runs.FAMILIES))
 def test_the_curve_of_one_rank(family, three_hosts, tmp_path):
     alone = {"train": {"global_batch": 18, "micro_batch": 18}}
     runs.must(runs.tessera("train", runs.recipe(tmp_path / "alone", family, **alone)))

@@ -3,6 +3,7 @@ import subprocess
 
 import pytest
 import runs
+from tiers import slow_but
 
 LIMIT_MIB = 520  # of data (heap and private mappings), per rank
 # 24 million parameters: weights, gradients and Adam's state alone are 16 bytes each, 370 MiB.
@@ -22,7 +23,7 @@ def test_one_rank_says_what_is_missing(tmp_path):
     assert "memory" in result.stderr and "parallel.shard" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("parallel", [{"shard": 4}, {"tensor": 4}, {"pipeline": 4}, {"shard": 2, "tensor": 2}], ids=str)
+@pytest.mark.parametrize("parallel", slow_but([{"shard": 4}], [{"shard": 4}, {"tensor": 4}, {"pipeline": 4}, {"shard": 2, "tensor": 2}]), ids=str)
 def test_four_ranks_train(parallel, tmp_path):
     runs.must(limited(tmp_path, 4, **parallel))
     assert len(runs.metrics(tmp_path / "run")) == 3

@@ -3,6 +3,7 @@ steps go the same way."""
 import numpy
 import pytest
 import runs
+from tiers import slow_but
 
 LAYOUTS = {
     "one rank": (1, {}, "optimizer"),
@@ -13,10 +14,10 @@ LAYOUTS = {
     "zero 3 x tensor 2, parameters": (4, {"shard": 2, "tensor": 2}, "parameters"),
     "zero 3 x pipeline 2, parameters": (4, {"shard": 2, "pipeline": 2}, "parameters"),
 }
+FAST = [("one rank", "bf16"), ("zero 1", "fp32"), ("zero 3, parameters", "bf16")]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout,precision", slow_but(FAST, [(layout, precision) for layout in LAYOUTS for precision in ("fp32", "bf16")]))
 def test_changes_nothing(layout, precision, tmp_path):
     ranks, parallel, offload = LAYOUTS[layout]
     found = {}

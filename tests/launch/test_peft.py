@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 import transformers
 from test_start import THEIRS, recipe, save_random, starts  # noqa: F401 (a fixture)
+from tiers import slow_but
 
 TARGETS = {"bert": ["query", "key", "attention.output.dense", "output.dense"], "gpt": ["c_attn", "c_proj"]}
 WORDS = {"bert": "word_embeddings", "gpt": "wte"}
@@ -23,6 +24,10 @@ VARIANTS = {
     "embeddings": {"words": True},
     "norms": {"saved": True},
 }
+
+
+ALL = [(family, variant) for family in THEIRS for variant in VARIANTS]
+FAST = [("bert", "default"), ("bert", "bias"), ("gpt", "patterns"), ("gpt", "dora")]
 
 
 def read(folder):
@@ -66,8 +71,7 @@ def assert_same_logits(ours, theirs):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", THEIRS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family,variant", slow_but(FAST, ALL))
 def test_theirs_merged_by_us(family, variant, starts, tmp_path):
     base = starts(family) / "theirs"
     model = adapter(family, base, tmp_path / "adapter", variant)
@@ -78,8 +82,7 @@ def test_theirs_merged_by_us(family, variant, starts, tmp_path):
     assert changed[0], "the adapter does nothing"
 
 
-@pytest.mark.parametrize("family", THEIRS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family,variant", slow_but(FAST, ALL))
 def test_theirs_trained_on_by_us_and_back(family, variant, starts, tmp_path):
     """With a step that moves nothing, what comes out is what came in; after real ones PEFT computes what our merged model does."""
     base = starts(family) / "theirs"
@@ -107,7 +110,7 @@ def test_theirs_trained_on_by_us_and_back(family, variant, starts, tmp_path):
     assert {key for key in state if not any(twin in key for twin in twins)} == read(moved / "adapter").keys()
 
 
-@pytest.mark.parametrize("targets", [["query", "value"], ["query", "output"]])
+@pytest.mark.parametrize("targets", slow_but([["query", "value"]], [["query", "value"], ["query", "output"]]))
 @pytest.mark.parametrize("more", [{}, {"dora": True}, {"rank_stabilized": True, "patterns": [{"pattern": "query", "rank": 2}]}])
 def test_layers_that_are_one_in_theirs(targets, more, starts, tmp_path):
     """GPT-2's c_attn is three layers of ours, which may have low-rank parts of their own."""
@@ -133,7 +136,7 @@ def first_windows(count, length):
     return torch.tensor([stream[i * length:(i + 1) * length + 1] for i in range(count)])
 
 
-@pytest.mark.parametrize("variant", ["wide", "patterns", "dora", "bias", "embeddings", "norms"])
+@pytest.mark.parametrize("variant", slow_but(["wide", "dora"], ["wide", "patterns", "dora", "bias", "embeddings", "norms"]))
 def test_one_step_moves_it_as_theirs(variant, starts, tmp_path):
     """Plain descent from the same adapter on the same samples."""
     base = starts("gpt") / "theirs"
@@ -167,7 +170,7 @@ def test_one_step_moves_it_as_theirs(variant, starts, tmp_path):
         torch.testing.assert_close(ours[key] - before[key], value - before[key], rtol=1e-3, atol=1e-3 * moved.item(), msg=lambda text: f"{key}: {text}")
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True, "target_modules": ["query", "dense"]}, {"bias": "all", "r": 3}])
+@pytest.mark.parametrize("options", slow_but([{}], [{}, {"use_dora": True, "target_modules": ["query", "dense"]}, {"bias": "all", "r": 3}]))
 def test_a_step_of_a_classifier_is_that_of_theirs(options, tmp_path):
     """SEQ_CLS: the head is trained beside the low-rank parts, and saved with them."""
     names, texts = ["library", "tool", "game"], ["a shared library", "the command line tool for files", "play with your friends", "libraries of C"] * 4
@@ -245,7 +248,7 @@ CONFIG = "adapter_config.json"
     (rename_keys(lambda key, value: (key, value[:, :-1].contiguous() if "lora_A" in key else value)), ["has shape [8, 31], but the model needs [8, 32]"]),
     (rename_keys(lambda key, value: (key.replace("lora_B", "lora_C"), value)), ["c_attn' are not two matrices of one rank"]),
 ])
-@pytest.mark.parametrize("verb", ["export", "train", "validate"])
+@pytest.mark.parametrize("verb", slow_but(["train"], ["export", "train", "validate"]))
 def test_mistakes(verb, damage, words, starts, tmp_path):
     adapter("gpt", starts("gpt") / "theirs", tmp_path / "adapter", "default")
     damage(tmp_path / "adapter")

@@ -9,6 +9,7 @@ import time
 import numpy
 import pytest
 import runs
+from tiers import slow_but
 
 EVERY_10 = {"checkpoint": {"every": 10, "keep": 9}, "train": {"global_batch": 12, "micro_batch": 1}, "log": {"samples": True}}
 
@@ -42,7 +43,7 @@ def test_bit_identical_on_the_same_layout(whole, tmp_path):
         assert numpy.array_equal(value, resumed[name]), name
 
 
-@pytest.mark.parametrize("before,after", [(a, b) for a, b in itertools.product([1, 2, 3, 4], repeat=2) if a != b])
+@pytest.mark.parametrize("before,after", slow_but([(1, 2), (4, 3)], itertools.permutations([1, 2, 3, 4], 2)))
 def test_other_rank_counts(before, after, whole, tmp_path):
     family, folder = whole
     if family == "gpt" and (before + after) % 2 == 0:
@@ -71,10 +72,11 @@ def kill_job(process, which):
     process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("ranks,kills,delay", [(1, 30, (0.25, 0.9)), (2, 10, (0.7, 1.6))])
-def test_sigkill_loses_nothing(ranks, kills, delay, tmp_path):
+@pytest.mark.parametrize("ranks,steps,kills,delay", slow_but([(1, 120, 4, (0.25, 0.9))], [(1, 120, 4, (0.25, 0.9)), (1, 400, 30, (0.25, 0.9)),
+                                                                                       (2, 400, 10, (0.7, 1.6))]))
+def test_sigkill_loses_nothing(ranks, steps, kills, delay, tmp_path):
     """Killed at random instants, many while saving; whatever happens, the curve is the undisturbed one in the end."""
-    often = {"checkpoint": {"every": 1, "keep": 2}, "train": {"steps": 400}}
+    often = {"checkpoint": {"every": 1, "keep": 2}, "train": {"steps": steps}}
     runs.must(runs.tessera("train", runs.recipe(tmp_path / "whole", **{**often, "checkpoint": {"every": 0}}), ranks=ranks))
     expected = runs.metrics(tmp_path / "whole/run")
     path = runs.recipe(tmp_path, **often)
@@ -93,8 +95,8 @@ def test_sigkill_loses_nothing(ranks, kills, delay, tmp_path):
     assert runs.metrics(tmp_path / "run") == expected
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("ranks,number", slow_but([(1, signal.SIGINT), (2, signal.SIGTERM), (1, signal.SIGUSR1)],
+                                                  itertools.product([1, 2], [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])))
 def test_a_signal_saves_and_leaves(ranks, number, tmp_path):
     path = runs.recipe(tmp_path, train={"steps": 100000, "micro_batch": 8}, checkpoint={"every": 100000})
     process = start(path, ranks)

@@ -1,7 +1,4 @@
-"""Staged unfreezing and learning rates by depth: as PyTorch does it, on any mesh, interrupted anywhere.
-
-CI runs some of the meshes; `TESSERA_MESHES=all` runs them all."""
-import os
+"""Staged unfreezing and learning rates by depth: as PyTorch does it, on any mesh, interrupted anywhere."""
 import shutil
 
 import numpy
@@ -12,6 +9,7 @@ import transformers
 from test_meshes import GLOBAL_BATCH, MESHES, all_at_once, global_batch
 from test_peft import first_windows
 from test_start import curves, recipe, starts  # noqa: F401 (a fixture)
+from tiers import slow_but
 
 # First the last block, then half of the model, then all but the table of tokens.
 ADAPT = {"method": "freeze", "last_blocks": 1, "layer_decay": 0.7,
@@ -19,8 +17,7 @@ ADAPT = {"method": "freeze", "last_blocks": 1, "layer_decay": 0.7,
 NAMES = ["zero 1, 3 ranks, accumulated", "zero 3, 4 ranks, accumulated, recomputed", "replicate 2 x zero 3", "tensor 2, accumulated, recomputed",
          "zero 3 x ring 2", "pipeline 3, own split", "zero 3 x pipeline 2 x 2 chunks", "tensor 2 x pipeline 2"]
 CASES = [(family, name) for family in runs.FAMILIES for name in NAMES]
-if os.environ.get("TESSERA_MESHES") != "all":
-    CASES = CASES[::3]
+FAST = [("bert", "zero 3, 4 ranks, accumulated, recomputed"), ("gpt", "tensor 2 x pipeline 2")]
 
 
 def settings(**train):
@@ -41,7 +38,7 @@ def reference(tmp_path_factory, starts):
     return run
 
 
-@pytest.mark.parametrize("family,name", CASES)
+@pytest.mark.parametrize("family,name", slow_but(FAST, CASES))
 def test_curve(family, name, reference, starts, tmp_path):
     ranks, parallel, changes = MESHES[name]
     batch = global_batch(ranks)
@@ -51,7 +48,7 @@ def test_curve(family, name, reference, starts, tmp_path):
         assert ours[key] == pytest.approx(values, rel=1e-4 if key == "grad_norm" else 1e-5), key
 
 
-@pytest.mark.parametrize("stop", [3, 5, 9, 12, 15])
+@pytest.mark.parametrize("stop", slow_but([9], [3, 5, 9, 12, 15]))
 def test_interrupted_anywhere_it_goes_on_bit_by_bit(stop, reference, starts, tmp_path):
     whole, expected = reference("gpt", GLOBAL_BATCH)
     path = recipe(tmp_path, "gpt", starts("gpt") / "theirs", **settings(global_batch=GLOBAL_BATCH, micro_batch=GLOBAL_BATCH))

@@ -9,6 +9,7 @@ import runs
 import safetensors.torch
 import torch
 import transformers
+from tiers import slow_but
 
 SIZES = {"bert": {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 32,
                   "vocab_size": 600},
@@ -81,7 +82,7 @@ def test_validate_looks_there_too(starts, tmp_path):
     assert done.returncode == 2 and "'qury' matches none" in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", slow_but(["gpt"], SIZES))
 def test_any_mesh_and_either_kind_of_folder(family, starts, tmp_path):
     sizes = {"global_batch": 12, "micro_batch": 12}
     expected = curves(tmp_path / "one", recipe(tmp_path / "one", family, starts(family) / "ours", train=sizes))
@@ -150,7 +151,7 @@ def no_tokenizer(folder):
     ({"max_position": 16}, break_nothing, ["model.max_position", "did you mean 'max_positions'"]),
     ({}, remove_a_block, ["model.from", "holds no whole model", "feed_forward.contract.weight"]),
 ])
-@pytest.mark.parametrize("verb,ranks", [("train", 1), ("train", 2), ("validate", 1)])
+@pytest.mark.parametrize("verb,ranks", slow_but([("train", 1)], [("train", 1), ("train", 2), ("validate", 1)]))
 def test_mistakes(model, prepare, words, verb, ranks, starts, tmp_path):
     start = tmp_path / "start"
     shutil.copytree(starts("bert") / "theirs", start)

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import runs
+from tiers import slow_but
 
 MODEL = {"num_layers": 4, "hidden_size": 64, "num_heads": 4, "feed_forward_size": 256, "max_positions": 64}
 
@@ -52,7 +53,7 @@ def sent(recipe, ranks, steps):
 
 @pytest.mark.skipif("pml: monitoring" not in subprocess.run(["ompi_info"], capture_output=True, text=True).stdout,
                     reason="this MPI does not count messages")
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", slow_but(["replicate 2 x zero 3, bf16", "tensor 2", "interleaved"], LAYOUTS))
 def test_bytes(name, tmp_path):
     family, ranks, parallel, train = LAYOUTS[name]
     recipe = runs.recipe(tmp_path, family, model=MODEL, data={"sequence_length": 64, "short_sequence_probability": 0},

@@ -8,6 +8,7 @@ import subprocess
 import h5py
 import pytest
 import runs
+from tiers import slow_but
 
 ERRORS = {}
 
@@ -244,11 +245,12 @@ NOT_ON_TWO_RANKS = {"unknown_verb", "no_arguments", "unknown_option", "inspect_n
 MARKS_OF_A_CRASH = ["terminate called", "Exception raised from", "Segmentation", "Aborted", "frame #", "what():"]
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("name", ERRORS)
+CASES = [(name, ranks) for name in ERRORS for ranks in (1, 2) if ranks == 1 or not (name in NOT_ON_TWO_RANKS or name.startswith("prepare_"))]
+FAST = [case for case in CASES if case[1] == 1] + [case for case in CASES if case[1] == 2][::10]  # mpirun takes a second
+
+
+@pytest.mark.parametrize("name,ranks", slow_but(FAST, CASES))
 def test_message(name, ranks, tmp_path, trained):
-    if ranks == 2 and (name in NOT_ON_TWO_RANKS or name.startswith("prepare_")):
-        pytest.skip("a verb of one rank")
     TRAINED[:] = [trained]
     build, expected = ERRORS[name]
     process = runs.tessera(*build(tmp_path), ranks=ranks, timeout=60)
@@ -265,7 +267,7 @@ def test_there_are_at_least_60():
     assert len(ERRORS) >= 60
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", slow_but([1], [1, 2]))
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system needs root")
 def test_full_disk_loses_nothing(ranks, tmp_path):
     disk = tmp_path / "disk"

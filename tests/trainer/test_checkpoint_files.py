@@ -9,6 +9,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from tiers import slow_but
 
 TOOL = pathlib.Path(os.environ.get("TESSERA_BUILD", "build/release")) / "tool_checkpoint"
 
@@ -68,10 +69,11 @@ def test_a_hidden_or_unfinished_folder_is_no_checkpoint(tmp_path):
     assert lines[0].startswith("skipped: ") and "step-00000009" in lines[0] and lines[1] == "none"
 
 
-def test_killed_at_random_instants_the_newest_is_whole(tmp_path):
+@pytest.mark.parametrize("attempts,least", slow_but([(8, 1)], [(8, 1), (30, 6)]))
+def test_killed_at_random_instants_the_newest_is_whole(attempts, least, tmp_path):
     generator = random.Random(1)
     while_saving = 0
-    for attempt in range(30):
+    for attempt in range(attempts):
         folder = tmp_path / f"{attempt % 2}"  # resumed and killed again and again
         with subprocess.Popen([TOOL, "loop", folder, str(1 + attempt % 2)], stdout=subprocess.PIPE, text=True) as run:
             said = [int(run.stdout.readline())]
@@ -85,4 +87,4 @@ def test_killed_at_random_instants_the_newest_is_whole(tmp_path):
         assert not skipped
         # save() of a step returns when the step before is in place.
         assert said[-1] == 1 or int(newest.split()[0]) >= said[-1] - 1
-    assert while_saving > 5, "too few runs were killed while they saved"
+    assert while_saving >= least, "too few runs were killed while they saved"

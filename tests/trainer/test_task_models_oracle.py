@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from test_models_oracle import SIZES, assert_close, shake
+from tiers import slow_but
 
 TOOL = pathlib.Path(os.environ["TESSERA_BUILD"]) / "tool_task_oracle"
 TASKS = {"ForSequenceClassification": 0, "ForTokenClassification": 1, "ForQuestionAnswering": 2, "ForMultipleChoice": 3}
@@ -83,7 +84,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("architecture,outputs,problem,choices", CASES, ids=[f"{case[0]}-{case[2]}-{case[1]}" for case in CASES])
-@pytest.mark.parametrize("sizes", SIZES, ids=["48x3", "35x5"])
+@pytest.mark.parametrize("sizes", slow_but(SIZES[1:], SIZES), ids=["48x3", "35x5"])
 def test_equals_transformers(tmp_path, architecture, outputs, problem, choices, sizes):
     model = make(architecture, sizes, outputs, problem).train()
     shake(model, 7)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tokenizers
+from tiers import slow_but
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "launch"))
 import runs  # noqa: E402
@@ -57,7 +58,7 @@ def test_single_texts(family, tmp_path):
 
 @pytest.mark.parametrize("family", runs.FAMILIES)
 @pytest.mark.parametrize("truncate", ["longest_first", "only_first", "only_second"])
-@pytest.mark.parametrize("length", [17, 32, 46])
+@pytest.mark.parametrize("length", slow_but([32], [17, 32, 46]))
 def test_pairs(family, truncate, length, tmp_path):
     rows = [{**row, "other": " ".join(row["other"].split()[:2 + i % 9 * 3]), "text": " ".join(row["text"].split()[:1 + i % 7 * 4])}
             for i, row in enumerate(task_files.classes(90, pairs=True))]
