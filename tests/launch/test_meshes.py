@@ -56,7 +56,7 @@ MESHES = {
 FAST = [*(("gpt", name) for name in ("zero 1", "zero 2", "zero 3, 4 ranks, accumulated, recomputed", "replicate 2 x zero 3", "tensor 2",
                                      "zero 3 x tensor 2", "ring 2", "ulysses 4, accumulated", "pipeline 2 x 2 chunks, interleaved",
                                      "tensor 2 x pipeline 2")),
-        *(("bert", name) for name in ("zero 3", "zero 3 x ring 2", "tensor 2 x pipeline 2"))]
+        *(("bert", name) for name in ("zero 3", "zero 3 x ring 2"))]
 
 
 def global_batch(ranks):

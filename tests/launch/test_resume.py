@@ -43,7 +43,7 @@ def test_bit_identical_on_the_same_layout(whole, tmp_path):
         assert numpy.array_equal(value, resumed[name]), name
 
 
-@pytest.mark.parametrize("before,after", slow_but([(1, 2), (4, 3)], itertools.permutations([1, 2, 3, 4], 2)))
+@pytest.mark.parametrize("before,after", slow_but([(1, 2), (3, 2)], itertools.permutations([1, 2, 3, 4], 2)))
 def test_other_rank_counts(before, after, whole, tmp_path):
     family, folder = whole
     if family == "gpt" and (before + after) % 2 == 0:
