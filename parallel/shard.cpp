@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "parallel/pinned_memory.h"
 #include "parallel/record.h"
 
 namespace tessera {
@@ -92,13 +93,15 @@ void Shard::add_member(Unit& unit, const UnitParameter& parameter, size_t index)
 }
 
 void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
-  const auto host = options.device(at::kCPU).pinned_memory(options.device().is_cuda());
-  const auto& of_mine = options_.offload == Offload::parameters ? host : options;
-  const auto& of_masters = options_.offload == Offload::none ? options : host;
-  unit.mine = at::zeros({unit.part}, of_mine.dtype(options_.working));
+  const auto zeros = [&](int64_t size, at::ScalarType type, bool on_host) {
+    if (on_host) return host_empty({size}, type, options.device()).zero_();
+    return at::zeros({size}, options.dtype(type));
+  };
+  unit.mine = zeros(unit.part, options_.working, options_.offload == Offload::parameters);
   unit.gradient = at::empty({unit.trained_part}, options.dtype(sum_type_));
   const bool one = options_.working == sum_type_ && options_.offload != Offload::optimizer;
-  const at::Tensor masters = one ? unit.mine : at::zeros({unit.trained_part}, of_masters.dtype(sum_type_));
+  const at::Tensor masters =
+      one ? unit.mine : zeros(unit.trained_part, sum_type_, options_.offload != Offload::none);
   for (const Member& member : unit.members) {
     build_part(unit, member, masters);
     lend(unit, member);
