@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "parallel/check.h"
+#include "parallel/cuda/host_memory.h"
 #include "parallel/plugin.h"
 #include "parallel/transport.h"
 
@@ -340,4 +341,5 @@ extern "C" void tessera_cuda_register(tessera::GpuPlugin& plugin) {
   plugin.set_device = [](int device) { c10::cuda::set_device(static_cast<c10::DeviceIndex>(device)); };
   plugin.memory = tessera::memory;
   plugin.make_transport = tessera::make_transport;
+  tessera::offer_host_memory(plugin);
 }

@@ -28,6 +28,10 @@ struct GpuPlugin {
   std::string (*device_name)(int device) = nullptr;
   void (*set_device)(int device) = nullptr;
   Memory (*memory)(int device) = nullptr;
+  /// Page-locks whole pages of the host, so that copies to and from the device use them directly.
+  void (*register_host)(void* begin, size_t bytes, int device) = nullptr;
+  /// Undoes that, once the device has done all that it was given; false where it cannot any more.
+  bool (*unregister_host)(void* begin, int device) = nullptr;
   /// NCCL among ranks of one GPU each.
   std::shared_ptr<Transport> (*make_transport)(const TransportOptions& options) = nullptr;
 };

@@ -4,13 +4,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
+#include "parallel/pinned_memory.h"
 #include "parallel/record.h"
 
 namespace tessera {
 namespace {
 
 constexpr int64_t aligned_elements = 64;  // parameters begin on cache lines, whatever their type
+
+// Of pieces that correspond, flat and dense: what ATen copies with one kernel, however many there are.
+using Tensors = std::vector<at::Tensor>;
 
 int64_t rows_of(const at::Tensor& tensor) { return tensor.dim() == 0 ? 1 : tensor.size(0); }
 
@@ -29,6 +34,16 @@ at::Tensor with_backward(const at::Tensor& x, std::function<void()> action) {
     return gradients;
   });
   return y;
+}
+
+/// Copies, in one piece of memory: ATen adds lists with one kernel only where their types are alike.
+Tensors converted(const Tensors& pieces, at::ScalarType type) {
+  std::vector<int64_t> sizes;
+  for (const at::Tensor& piece : pieces) sizes.push_back(piece.numel());
+  const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  Tensors copies = at::empty({total}, pieces.front().options().dtype(type)).split_with_sizes(sizes);
+  at::_foreach_copy_(copies, pieces);
+  return copies;
 }
 
 }  // namespace
@@ -92,13 +107,15 @@ void Shard::add_member(Unit& unit, const UnitParameter& parameter, size_t index)
 }
 
 void Shard::build_unit(Unit& unit, const at::TensorOptions& options) {
-  const auto host = options.device(at::kCPU).pinned_memory(options.device().is_cuda());
-  const auto& of_mine = options_.offload == Offload::parameters ? host : options;
-  const auto& of_masters = options_.offload == Offload::none ? options : host;
-  unit.mine = at::zeros({unit.part}, of_mine.dtype(options_.working));
+  const auto zeros = [&](int64_t size, at::ScalarType type, bool on_host) {
+    if (on_host) return host_empty({size}, type, options.device()).zero_();
+    return at::zeros({size}, options.dtype(type));
+  };
+  unit.mine = zeros(unit.part, options_.working, options_.offload == Offload::parameters);
   unit.gradient = at::empty({unit.trained_part}, options.dtype(sum_type_));
   const bool one = options_.working == sum_type_ && options_.offload != Offload::optimizer;
-  const at::Tensor masters = one ? unit.mine : at::zeros({unit.trained_part}, of_masters.dtype(sum_type_));
+  const at::Tensor masters =
+      one ? unit.mine : zeros(unit.trained_part, sum_type_, options_.offload != Offload::none);
   for (const Member& member : unit.members) {
     build_part(unit, member, masters);
     lend(unit, member);
@@ -173,18 +190,19 @@ void Shard::place(Unit& unit) {
   const at::NoGradGuard no_grad;
   if (!unit.memory.defined()) unit.memory = at::empty({unit.whole}, unit.gathered.options());
   const int64_t part = unit.gathered.numel() / ranks_;
+  auto* const memory = static_cast<std::byte*>(unit.memory.data_ptr());
+  Tensors whole, parts;
   for (const Member& member : unit.members) {
     if (member.in_part >= part) break;
-    const at::Tensor whole = unit.memory.narrow(0, member.in_whole, member.tensor.numel());
     for (int rank = 0; rank < ranks_; ++rank) {
-      const int64_t first = member.first_row(rank);
-      const int64_t count = member.num_rows(rank) * member.width;
+      const int64_t count = member.size(rank);
       if (count == 0) continue;
-      whole.narrow(0, first * member.width, count)
-          .copy_(unit.gathered.narrow(0, rank * part + member.in_part, count));
+      whole.push_back(unit.memory.narrow(0, member.in_whole + member.first(rank), count));
+      parts.push_back(unit.gathered.narrow(0, rank * part + member.in_part, count));
     }
-    look_at(member.tensor, whole.data_ptr());
+    look_at(member.tensor, memory + member.in_whole * unit.memory.element_size());
   }
+  if (!whole.empty()) at::_foreach_copy_(whole, parts);
   unit.gathered.reset();
   unit.sent.reset();
   unit.stale = unit.frozen_stale = false;
@@ -249,34 +267,34 @@ void Shard::begin_micro_step(bool last) {
   for (Unit& unit : units_) unit.collected = false;
 }
 
-/// Gradients from whole parameters to parts by rank, added to what is there.
+/// Gradients from whole parameters to parts by rank, added to what is there. Elements of parts that no row
+/// fills are zero.
 void Shard::pack(Unit& unit) {
   const at::NoGradGuard no_grad;
   const bool fresh = !unit.message.defined();
   // What is added up here over micro-steps (stage 1) is converted once, when it leaves.
   const at::ScalarType type = options_.zero == 1 ? sum_type_ : reduce_type_;
-  if (fresh) unit.message = at::empty({ranks_ * unit.trained_part}, unit.mine.options().dtype(type));
-  for (size_t i = 0; i < unit.num_trained; ++i) pack(unit, unit.members[i], fresh);
-}
-
-/// Elements of parts that no row fills are zero.
-void Shard::pack(Unit& unit, Member& member, bool fresh) {
-  at::Tensor& gradient = member.tensor.mutable_grad();
-  if (!gradient.defined() && !fresh) return;
-  member.touched = member.touched || gradient.defined();
-  const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
-  for (int rank = 0; rank < ranks_; ++rank) {
-    const int64_t first = member.first_row(rank);
-    const int64_t count = member.num_rows(rank) * member.width;
-    const at::Tensor part =
-        unit.message.narrow(0, rank * unit.trained_part + member.in_part, member.part_rows * member.width);
-    const int64_t filled = rows.defined() ? count : 0;
-    if (fresh) part.narrow(0, filled, part.size(0) - filled).zero_();
-    if (filled == 0) continue;
-    const at::Tensor source = rows.narrow(0, first * member.width, count);
-    fresh ? part.narrow(0, 0, count).copy_(source) : part.narrow(0, 0, count).add_(source);
+  if (fresh) unit.message = at::empty({ranks_ * unit.trained_part}, unit.gradient.options().dtype(type));
+  Tensors parts, whole, unfilled;
+  for (size_t i = 0; i < unit.num_trained; ++i) {
+    Member& member = unit.members[i];
+    at::Tensor& gradient = member.tensor.mutable_grad();
+    member.touched = member.touched || gradient.defined();
+    const at::Tensor rows = gradient.defined() ? gradient.reshape({-1}) : at::Tensor();
+    gradient.reset();
+    for (int rank = 0; rank < ranks_; ++rank) {
+      const int64_t begin = rank * unit.trained_part + member.in_part;
+      const int64_t filled = rows.defined() ? member.size(rank) : 0, rest = member.part_size() - filled;
+      if (fresh && rest > 0) unfilled.push_back(unit.message.narrow(0, begin + filled, rest));
+      if (filled == 0) continue;
+      parts.push_back(unit.message.narrow(0, begin, filled));
+      whole.push_back(rows.narrow(0, member.first(rank), filled));
+    }
   }
-  gradient.reset();
+  if (!unfilled.empty()) at::_foreach_zero_(unfilled);
+  if (whole.empty()) return;
+  if (fresh) return at::_foreach_copy_(parts, whole);
+  at::_foreach_add_(parts, whole.front().scalar_type() == type ? whole : converted(whole, type));
 }
 
 /// A unit's backward is over: its gradients leave. Called for the same units in the same order on all ranks,

@@ -80,6 +80,10 @@ class Shard : public Strategy {
 
     int64_t first_row(int rank) const { return std::min(rows, rank * part_rows); }
     int64_t num_rows(int rank) const { return first_row(rank + 1) - first_row(rank); }
+    // The same in elements, and of every rank's part, filled or not.
+    int64_t first(int rank) const { return first_row(rank) * width; }
+    int64_t size(int rank) const { return num_rows(rank) * width; }
+    int64_t part_size() const { return part_rows * width; }
   };
   struct Log {  // of a kind of message in this step
     int64_t bytes = 0;
@@ -121,7 +125,6 @@ class Shard : public Strategy {
   void place(Unit& unit);
   void release(Unit& unit);
   void pack(Unit& unit);
-  void pack(Unit& unit, Member& member, bool fresh);
   void collect(Unit& unit);
   void reduce(Unit& unit);
   void absorb(size_t keep = 0);

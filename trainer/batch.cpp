@@ -3,15 +3,36 @@
 #include <ATen/ATen.h>
 
 namespace tessera {
+namespace {
+
+at::Tensor page_locked(const at::Tensor& tensor) { return tensor.contiguous().pin_memory(); }
+
+}  // namespace
+
+std::array<at::Tensor*, 9> Batch::tensors() {
+  return {&tokens,  &segments,      &attention_mask, &label_positions, &labels,
+          &targets, &next_sentence, &samples,        &positions};
+}
+
+Batch Batch::pinned() const {
+  Batch locked = *this;
+  for (at::Tensor* tensor : locked.tensors()) {
+    if (tensor->defined()) *tensor = page_locked(*tensor);
+  }
+  return locked;
+}
 
 Batch Batch::to(const at::Device& device) const {
   Batch moved = *this;
-  for (at::Tensor* tensor :
-       {&moved.tokens, &moved.segments, &moved.attention_mask, &moved.label_positions, &moved.labels,
-        &moved.targets, &moved.next_sentence, &moved.samples, &moved.positions}) {
-    if (tensor->defined()) *tensor = tensor->to(device, /*non_blocking=*/true);
+  for (at::Tensor* tensor : moved.tensors()) {
+    if (tensor->defined()) *tensor = to_device(*tensor, device);
   }
   return moved;
+}
+
+at::Tensor to_device(const at::Tensor& tensor, const at::Device& device) {
+  const bool locks = device.is_cuda() && tensor.is_cpu();
+  return (locks ? page_locked(tensor) : tensor).to(device, /*non_blocking=*/true);
 }
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -28,9 +29,15 @@ struct Batch {
 
   int64_t batch() const { return tokens.size(0); }
   int64_t sequence() const { return tokens.size(1); }
-  /// The same batch with its tensors on `device`.
+  std::array<at::Tensor*, 9> tensors();
+  /// The same batch in page-locked memory of the host.
+  Batch pinned() const;
+  /// The same batch with its tensors on `device`, as to_device() brings them.
   Batch to(const at::Device& device) const;
 };
+
+/// The tensor on `device`; to a GPU it goes from page-locked memory, beside what the host does.
+at::Tensor to_device(const at::Tensor& tensor, const at::Device& device);
 
 /// What hidden dropout depends on beside the sample, the position and the site. A pure function of these: any
 /// layout, any split into micro-batches and any number of threads drop the same elements.

@@ -9,6 +9,7 @@
 #include <map>
 #include <thread>
 
+#include "parallel/pinned_memory.h"
 #include "recipes/error.h"
 #include "trainer/checkpoint_format.h"
 
@@ -155,13 +156,13 @@ void CheckpointWriter::stage(const CheckpointMeta& meta, const std::vector<Tenso
   job.meta = meta;
   job.entries.clear(), job.data.clear();
   int64_t total = 0;
-  bool on_device = false;
+  at::Device device = at::kCPU;
   for (const auto& piece : pieces) {
     total += (int64_t(piece.local.nbytes()) + alignment - 1) / alignment * alignment;
-    on_device |= !piece.local.is_cpu();
+    if (!piece.local.is_cpu()) device = piece.local.device();
   }
   if (!job.staging.defined() || job.staging.numel() < total) {
-    job.staging = at::empty({total}, at::TensorOptions().dtype(at::kByte).pinned_memory(on_device));
+    job.staging = host_empty({total}, at::kByte, device);
   }
   auto* at = static_cast<std::byte*>(job.staging.data_ptr());
   for (const auto& piece : pieces) {

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <map>
 
+#include "parallel/pinned_memory.h"
+
 namespace tessera {
 
 Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots, double learning_rate)
@@ -34,7 +36,7 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
     } else if (working.scalar_type() == at::kFloat) {
       store = parameter.master;
     } else {
-      store = at::empty(working.sizes(), working.options().device(at::kCPU).pinned_memory(true));
+      store = host_empty(working.sizes(), working.scalar_type(), working.device());
     }
   }
 }
@@ -46,7 +48,7 @@ std::vector<at::Tensor> Optimizer::bring_gradients(const std::vector<at::Tensor>
     if (!here[i].defined() || here[i].is_cpu()) continue;
     at::Tensor& host = host_gradients_[i];
     if (!host.defined()) {
-      host = at::empty(here[i].sizes(), here[i].options().device(at::kCPU).pinned_memory(true));
+      host = host_empty(here[i].sizes(), here[i].scalar_type(), here[i].device());
     }
     here[i] = host.copy_(here[i], /*non_blocking=*/true);
   }

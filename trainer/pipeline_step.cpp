@@ -11,7 +11,6 @@ PipelineStep::PipelineStep(const PipelineWork& work, const Recipe& recipe, const
       stage_(mesh.coordinate(Axis::pipeline)),
       split_(mesh.size(Axis::tensor)),
       hidden_size_(recipe.model.integer("hidden_size").value()),
-      device_(hidden.device()),
       pipeline_(mesh.along(Axis::pipeline), {hidden, work.parts.needs_gradient}) {}
 
 std::vector<int64_t> PipelineStep::hidden_shape(const Batch& batch) const {
@@ -37,7 +36,7 @@ void PipelineStep::train(const std::vector<Batch>& micro_batches, const DropoutS
   PipelineCallbacks callbacks;
   callbacks.forward = [&](int chunk, int micro_batch, const at::Tensor& input) {
     end_micro_step();
-    const Batch batch = micro_batches[static_cast<size_t>(micro_batch)].to(device_);
+    const Batch& batch = micro_batches[static_cast<size_t>(micro_batch)];
     at::Tensor hidden = forward(chunk, batch, input, dropout);
     if (!work_.parts.of(stage_, chunk).finishes) return hidden;
     return loss(work_.objective.loss(work_.model, hidden, batch, dropout));

@@ -27,7 +27,8 @@ class PipelineStep {
 
   /// Of a micro-batch on the model's device, on the last stage: the differentiable loss, 0-dim.
   using Loss = std::function<at::Tensor(const LossTerms& terms)>;
-  /// Forward and backward of a step's micro-batches, which are of one size. Gradients are the strategy's.
+  /// Forward and backward of a step's micro-batches, which are of one size and on the model's device.
+  /// Gradients are the strategy's.
   void train(const std::vector<Batch>& micro_batches, const DropoutState& dropout, const Loss& loss);
   /// Without gradients; undefined tensors but on the last stage.
   LossTerms evaluate(const Batch& batch);
@@ -44,7 +45,6 @@ class PipelineStep {
   int stage_;
   int64_t split_;  // ranks that divide a sample's rows between layers
   int64_t hidden_size_;
-  at::Device device_;
   Pipeline pipeline_;
   std::map<int, PipelineTable> tables_;  // by number of micro-batches
 };

@@ -204,8 +204,10 @@ void Session::start_loader() {
       training, options, [this](const std::vector<Example>& examples) { return collate(examples); });
 }
 
+/// Called by the loader's threads too, which have the time to page-lock what will go to a GPU.
 Batch Session::collate(const std::vector<Example>& examples) const {
-  return divide(objective->collate(examples), division_);
+  const Batch batch = divide(objective->collate(examples), division_);
+  return device.is_cuda() ? batch.pinned() : batch;
 }
 
 void Session::save(std::optional<double> score) {

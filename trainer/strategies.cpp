@@ -1,5 +1,6 @@
 #include "trainer/strategies.h"
 
+#include "parallel/pinned_memory.h"
 #include "parallel/replicate.h"
 #include "parallel/replicate_chunks.h"
 #include "parallel/shard.h"
@@ -26,8 +27,7 @@ std::vector<Parameter> frozen_parameters(const std::vector<PlacedTensor>& placed
 
 void masters_to_host(std::vector<Parameter>& parameters, at::Device device) {
   for (auto& parameter : parameters) {
-    parameter.master =
-        at::empty(parameter.master.sizes(), at::TensorOptions(at::kFloat).pinned_memory(device.is_cuda()));
+    parameter.master = host_empty(parameter.master.sizes(), at::kFloat, device);
   }
 }
 

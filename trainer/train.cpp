@@ -11,6 +11,7 @@
 
 #include "datasets/loader.h"
 #include "trainer/adapt/adapt.h"
+#include "trainer/batch_mover.h"
 #include "trainer/evaluate.h"
 #include "trainer/files.h"
 #include "trainer/gradients.h"
@@ -29,7 +30,8 @@ double seconds_since(Clock::time_point start) {
 
 /// The micro-batches of a step, and the sums over all ranks that it needs before it begins.
 struct Step {
-  std::vector<Batch> micro_batches;
+  std::vector<Batch> micro_batches;  // on the host
+  BatchMover::Sent sent;
   // Summed over ranks, int64 on the host: predictions per loss term, tokens, ranks told to stop, their
   // signals.
   at::Tensor facts;
@@ -50,14 +52,15 @@ class Trainer {
         recipe_(session_.recipe),
         world_(world),
         hooks_(hooks),
-        metric_(recipe_, *session_.objective) {}
+        metric_(recipe_, *session_.objective),
+        mover_(session_.device) {}
 
   Ending run();
 
  private:
   void report_start() const;
   Step fetch();
-  void train_step(const Step& step);
+  void train_step(Step& step);
   LossTerms forward(const Batch& batch, const DropoutState& dropout) const;
   at::Tensor add_up(const LossTerms& terms, const at::Tensor& weights);
   void apply_gradients();
@@ -79,6 +82,7 @@ class Trainer {
   World& world_;
   const TrainHooks& hooks_;
   ScoreMetric metric_;
+  BatchMover mover_;
 
   at::Tensor sums_, correct_;                        // of the current step, [terms] float32, this rank's
   at::Tensor norm_;                                  // of the last gradients, 0-dim
@@ -137,12 +141,13 @@ void Trainer::report_start() const {
   session_.log->table(table.text());
 }
 
-/// Takes what the loader has prepared and sends off this rank's part of the facts.
+/// Takes what the loader has prepared, sends it to the device, and off this rank's part of the facts.
 Step Trainer::fetch() {
   const auto start = Clock::now();
   Step step;
   step.micro_batches = session_.loader->next();
   data_seconds_ += seconds_since(start);
+  step.sent = mover_.send(step.micro_batches);
   const size_t num_terms = session_.objective->terms().size();
   step.facts = at::zeros({static_cast<int64_t>(num_terms) + 3}, at::kLong);
   auto* facts = step.facts.data_ptr<int64_t>();
@@ -158,23 +163,23 @@ Step Trainer::fetch() {
   return step;
 }
 
-void Trainer::train_step(const Step& step) {
+void Trainer::train_step(Step& step) {
   const auto num_terms = static_cast<int64_t>(session_.objective->terms().size());
   // Every term is a mean over the whole global batch, so what each prediction adds is divided by the global
   // count.
   const at::Tensor weights =
-      step.facts.slice(0, 0, num_terms).clamp_min(1).to(at::kFloat).reciprocal().to(session_.device, true);
+      to_device(step.facts.slice(0, 0, num_terms).clamp_min(1).to(at::kFloat).reciprocal(), session_.device);
+  const std::vector<Batch> batches = mover_.receive(std::move(step.sent));
   sums_ = correct_ = at::zeros({num_terms}, weights.options());
   session_.strategy->begin_step();
   const DropoutState dropout{recipe_.run.seed, state().step, true};
   const auto loss = [&](const LossTerms& terms) { return add_up(terms, weights); };
   if (session_.pipeline) {
-    session_.pipeline->train(step.micro_batches, dropout, loss);
+    session_.pipeline->train(batches, dropout, loss);
   } else {
-    for (size_t i = 0; i < step.micro_batches.size(); ++i) {
-      session_.strategy->begin_micro_step(i + 1 == step.micro_batches.size());
-      const Batch batch = step.micro_batches[i].to(session_.device);
-      loss(forward(batch, dropout)).backward();
+    for (size_t i = 0; i < batches.size(); ++i) {
+      session_.strategy->begin_micro_step(i + 1 == batches.size());
+      loss(forward(batches[i], dropout)).backward();
       session_.strategy->end_micro_step();
     }
   }

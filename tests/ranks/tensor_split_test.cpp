@@ -7,6 +7,7 @@
 
 #include "tests/ranks/world.h"
 #include "trainer/batch_division.h"
+#include "trainer/blocks/functions.h"
 #include "trainer/models/bert.h"
 #include "trainer/models/gpt.h"
 #include "trainer/placement.h"
@@ -107,6 +108,31 @@ TEST_P(DividedModel, HasTheLossAndGradientsOfTheWhole) {
 
 INSTANTIATE_TEST_SUITE_P(All, DividedModel,
                          testing::Combine(testing::Values("bert", "gpt1", "gpt2"), testing::Bool()));
+
+TEST(SplitCrossEntropy, IsTheSameInPaddedRows) {
+  const TensorSplit split(test_world().communicator());
+  const int64_t first = split.first_of(vocabulary);
+  const int64_t classes = vocabulary * (split.rank() + 1) / split.size() - first;
+  for (const auto& [type, tolerance] : {std::pair(at::kDouble, 1e-12), std::pair(at::kBFloat16, 2e-2)}) {
+    torch::manual_seed(8);
+    const at::Tensor labels = torch::randint(0, vocabulary, {11});
+    std::vector<at::Tensor> inputs{torch::randn({11, 8}, at::kDouble),
+                                   torch::randn({vocabulary, 8}, at::kDouble).narrow(0, first, classes),
+                                   torch::randn({vocabulary}, at::kDouble).narrow(0, first, classes)};
+    for (at::Tensor& input : inputs) input = input.to(type).detach().requires_grad_();
+    std::vector<std::vector<at::Tensor>> values;
+    for (const int64_t row_multiple : {1, 64}) {
+      const ops::TokenLoss loss =
+          ops::split_cross_entropy({&split, first, row_multiple}, inputs[0], inputs[1], inputs[2], labels);
+      values.push_back(torch::autograd::grad({loss.sum * 0.5}, inputs));
+      values.back().push_back(loss.sum);
+    }
+    for (size_t i = 0; i < values[0].size(); ++i) {
+      const double scale = values[0][i].abs().max().item<double>();
+      EXPECT_LT((values[1][i] - values[0][i]).abs().max().item<double>(), tolerance * scale) << i;
+    }
+  }
+}
 
 TEST(Placement, SplitsEveryLayerThatItsPlanNames) {
   const Communicator& world = test_world().communicator();

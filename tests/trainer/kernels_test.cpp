@@ -139,6 +139,38 @@ TEST_P(KernelsOfType, ColumnSumEqualsAten) {
   EXPECT_LT(error(ours().column_sum(x), x.to(at::kDouble).sum(0)), 2 * tolerance());
 }
 
+TEST_P(KernelsOfType, PaddedRowsGiveWhatDenseOnesDo) {
+  const at::Tensor logits = random({9, 515}) * 4, bias = random({515});
+  const at::Tensor labels = here(torch::randint(0, 515, {9}));
+  labels[5] = -1;
+  for (const Kernels* kernels : {&ours(), &generic_kernels()}) {
+    const at::Tensor buffer = torch::full({9, 576}, 7, logits.options());
+    at::Tensor dense = logits.clone(), padded = buffer.narrow(1, 0, 515);
+    padded.copy_(logits);
+    EXPECT_LT(error(kernels->column_sum(padded), kernels->column_sum(dense)), tolerance());
+    const CrossEntropy a = kernels->cross_entropy(padded, bias, labels);
+    const CrossEntropy b = kernels->cross_entropy(dense, bias, labels);
+    EXPECT_LT(error(a.sum, b.sum), 1e-6);
+    EXPECT_EQ(a.correct.item<float>(), b.correct.item<float>());
+    EXPECT_LT(error(padded, dense), tolerance());
+    EXPECT_TRUE(buffer.narrow(1, 515, 61).eq(7).all().item<bool>());
+  }
+}
+
+TEST_P(KernelsOfType, ProductsOfPaddedRowsEqualAten) {
+  const at::Tensor a = random({7, 33}), b = random({65, 33}), bias = random({65});
+  for (const at::Tensor& addend : {bias, at::Tensor()}) {
+    const at::Tensor y = multiply_transposed_padded(a, b, addend, 64);
+    EXPECT_EQ(y.strides(), at::IntArrayRef({128, 1}));
+    EXPECT_LT(error(y, multiply_transposed(a, b, addend)), 2 * tolerance());
+    const at::Tensor wide = y.to(at::kDouble);
+    EXPECT_LT(error(multiply_transposed(y, b.t()), wide.mm(b.to(at::kDouble))), 2 * tolerance());
+    EXPECT_LT(error(multiply_transposed(y.t(), a.t()), wide.t().mm(a.to(at::kDouble))), 2 * tolerance());
+  }
+  const int64_t here_multiple = a.is_cpu() ? 1 : 64;
+  EXPECT_EQ(multiply_transposed_padded(a, b, bias).stride(0) % here_multiple, 0);
+}
+
 TEST_P(KernelsOfType, ProductsEqualAten) {
   const at::Tensor a = random({7, 33}), b = random({65, 33}), bias = random({65}), g = random({7, 65});
   EXPECT_LT(error(multiply_transposed(a, b, bias),
@@ -237,12 +269,34 @@ TEST(LinearCrossEntropy, IsTheSameInChunks) {
   for (at::Tensor& input : inputs) input.requires_grad_();
   const auto whole = ops::linear_cross_entropy(inputs[0], inputs[1], inputs[2], labels);
   const auto parts =
-      ops::linear_cross_entropy(inputs[0], inputs[1], inputs[2], labels, /*chunk_bytes=*/3 * 40 * 4);
+      ops::linear_cross_entropy(inputs[0], inputs[1], inputs[2], labels, {.chunk_bytes = 3 * 40 * 4});
   EXPECT_LT(error(parts.sum, whole.sum), 1e-6);
   EXPECT_EQ(parts.correct.item<float>(), whole.correct.item<float>());
   const auto a = torch::autograd::grad({whole.sum * 0.5}, inputs),
              b = torch::autograd::grad({parts.sum * 0.5}, inputs);
   for (size_t i = 0; i < inputs.size(); ++i) EXPECT_LT(error(b[i], a[i]), 2e-6) << i;
+}
+
+TEST(LinearCrossEntropy, IsTheSameInPaddedRows) {
+  torch::manual_seed(6);
+  at::Tensor labels = torch::randint(0, 41, {11});
+  labels[3] = -1;
+  for (const auto& [type, tolerance] : {std::pair(at::kFloat, 2e-6), std::pair(at::kBFloat16, 2e-2)}) {
+    std::vector<at::Tensor> inputs{torch::randn({11, 8}), torch::randn({41, 8}), torch::randn({41})};
+    for (at::Tensor& input : inputs) input = input.to(type).requires_grad_();
+    const auto loss = [&](int64_t chunk_bytes, int64_t row_multiple) {
+      return ops::linear_cross_entropy(inputs[0], inputs[1], inputs[2], labels, {chunk_bytes, row_multiple});
+    };
+    const auto dense = loss(1 << 20, 1);
+    const auto wanted = torch::autograd::grad({dense.sum * 0.5}, inputs);
+    for (const int64_t chunk_bytes : {1 << 20, 3 * 41 * 4}) {
+      const auto padded = loss(chunk_bytes, 64);
+      EXPECT_LT(error(padded.sum, dense.sum), tolerance);
+      EXPECT_EQ(padded.correct.item<float>(), dense.correct.item<float>());
+      const auto found = torch::autograd::grad({padded.sum * 0.5}, inputs);
+      for (size_t i = 0; i < inputs.size(); ++i) EXPECT_LT(error(found[i], wanted[i]), tolerance) << i;
+    }
+  }
 }
 
 }  // namespace

@@ -50,16 +50,22 @@ struct TokenLoss {
   at::Tensor correct;  ///< [] float32, detached: rows whose best token is the label
 };
 
+/// How logits lie in memory.
+struct LogitsOptions {
+  int64_t chunk_bytes = int64_t{256} << 20;  ///< that exist at a time
+  int64_t row_multiple = 0;                  ///< as multiply_transposed_padded()'s
+};
+
 /// Cross-entropy of softmax(x weight^T + bias) against labels: x [n, hidden], weight [classes, hidden],
-/// labels [n] (negative: nothing to predict). At most `chunk_bytes` of logits exist at a time, and never
-/// twice: their gradient overwrites them.
+/// labels [n] (negative: nothing to predict). Logits never exist twice: their gradient overwrites them.
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               const at::Tensor& labels, int64_t chunk_bytes = int64_t{256} << 20);
+                               const at::Tensor& labels, const LogitsOptions& options = {});
 
 /// This rank's classes of a divided vocabulary.
 struct VocabularyPart {
   const TensorSplit* split = nullptr;
   int64_t first = 0;
+  int64_t row_multiple = 0;  ///< as multiply_transposed_padded()'s
 };
 /// linear_cross_entropy() where ranks divide the classes: weight [own classes, hidden], bias [own classes]; x
 /// and labels alike on all ranks, and so the loss. The gradient of x is this rank's share.

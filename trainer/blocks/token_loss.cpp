@@ -14,11 +14,12 @@ struct Saved {
   at::Tensor x, weight,
       logits_gradient;               // a single chunk: products wait for backward, where the scale is known
   at::Tensor d_x, d_weight, d_bias;  // several chunks: made chunk by chunk, scaled in backward
+  int64_t row_multiple;
 };
 
 // All rows at once, where their logits are small.
 TokenLoss whole(Saved& saved, const at::Tensor& bias, const at::Tensor& labels, bool keep) {
-  at::Tensor logits = multiply_transposed(saved.x, saved.weight);
+  at::Tensor logits = multiply_transposed_padded(saved.x, saved.weight, {}, saved.row_multiple);
   const CrossEntropy result = kernels_for(logits).cross_entropy(logits, bias, labels);
   if (keep) saved.logits_gradient = logits;
   return {result.sum, result.correct};
@@ -33,7 +34,7 @@ TokenLoss chunked(Saved& saved, const at::Tensor& bias, const at::Tensor& labels
   for (int64_t begin = 0; begin < saved.x.size(0); begin += rows) {
     const int64_t end = std::min(begin + rows, saved.x.size(0));
     const at::Tensor x = saved.x.slice(0, begin, end);
-    at::Tensor logits = multiply_transposed(x, saved.weight);
+    at::Tensor logits = multiply_transposed_padded(x, saved.weight, {}, saved.row_multiple);
     const CrossEntropy part = kernels_for(logits).cross_entropy(logits, bias, labels.slice(0, begin, end));
     total.sum = total.sum + part.sum;
     total.correct += part.correct;
@@ -68,14 +69,14 @@ Gradients backward(const Saved& saved, const at::Tensor& scale, bool has_bias, B
 }  // namespace
 
 TokenLoss linear_cross_entropy(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                               const at::Tensor& labels, int64_t chunk_bytes) {
+                               const at::Tensor& labels, const LogitsOptions& options) {
   const bool keep = must_record({x, weight, bias});
-  Saved saved{x.detach(), weight.detach(), {}, {}, {}, {}};
+  Saved saved{x.detach(), weight.detach(), {}, {}, {}, {}, options.row_multiple};
   TokenLoss loss;
   {
     at::NoGradGuard no_grad;
     const int64_t row_bytes = std::max<int64_t>(1, weight.size(0) * static_cast<int64_t>(x.element_size()));
-    const int64_t rows = std::max<int64_t>(1, chunk_bytes / row_bytes);
+    const int64_t rows = std::max<int64_t>(1, options.chunk_bytes / row_bytes);
     if (x.size(0) == 0) {
       loss.sum = at::zeros({}, x.options().dtype(at::kFloat));
       loss.correct = at::zeros_like(loss.sum);

@@ -11,7 +11,8 @@ struct PartLoss {
   at::Tensor sum, correct, logits_gradient;
 };
 
-// softmax over classes of which this rank has [first, first + c): maximum and sum travel, logits never.
+// softmax over classes of which this rank has [first, first + c): maximum and sum travel, logits never. Their
+// gradient overwrites them.
 PartLoss part_loss(const VocabularyPart& part, const at::Tensor& logits, const at::Tensor& labels) {
   const at::ScalarType wide = at::promote_types(logits.scalar_type(), at::kFloat);
   at::Tensor values = logits.to(wide);
@@ -32,7 +33,8 @@ PartLoss part_loss(const VocabularyPart& part, const at::Tensor& logits, const a
   values.div_(both[0].unsqueeze(1));
   values.scatter_add_(1, column, mine.to(wide).neg().unsqueeze(1));
   values.masked_fill_(predicts.logical_not().unsqueeze(1), 0);
-  return {losses.sum(), both[2].sum(), values.to(logits.scalar_type())};
+  if (!values.is_same(logits)) logits.copy_(values);
+  return {losses.sum(), both[2].sum(), logits};
 }
 
 }  // namespace
@@ -43,14 +45,15 @@ TokenLoss split_cross_entropy(const VocabularyPart& part, const at::Tensor& x, c
   PartLoss result;
   {
     const at::NoGradGuard no_grad;
-    result = part_loss(part, multiply_transposed(x, weight, bias), labels);
+    result = part_loss(part, multiply_transposed_padded(x, weight, bias, part.row_multiple), labels);
   }
   TokenLoss loss{result.sum, result.correct};
   if (!keep) return loss;
   record({x, weight, bias}, {&loss.sum},
          [x = x.detach(), weight = weight.detach(), with_bias = bias.defined(), d = result.logits_gradient](
              const BackwardNode::Gradients& gradients, BackwardNode& node) {
-           const at::Tensor scaled = d * gradients[0].to(d.scalar_type());
+           at::Tensor scaled = at::empty_strided(d.sizes(), d.strides(), d.options());
+           at::mul_out(scaled, d, gradients[0].to(d.scalar_type()));
            BackwardNode::Gradients all(3);
            if (node.wanted(0)) all[0] = multiply_transposed(scaled, weight.t());
            if (node.wanted(1)) all[1] = multiply_transposed(scaled.t(), x.t());

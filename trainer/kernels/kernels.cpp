@@ -41,4 +41,15 @@ at::Tensor multiply_transposed(const at::Tensor& a, const at::Tensor& b, const a
   return bias.defined() ? at::addmm(bias, a, b.t()) : at::mm(a, b.t());
 }
 
+// ATen's products write into rows that are apart, and read them, without a copy on the CPU as on a GPU.
+at::Tensor multiply_transposed_padded(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
+                                      int64_t row_multiple) {
+  const int64_t columns = b.size(0);
+  if (row_multiple == 0) row_multiple = a.is_cpu() ? 1 : 64;
+  const int64_t stride = (columns + row_multiple - 1) / row_multiple * row_multiple;
+  if (stride == columns) return multiply_transposed(a, b, bias);
+  at::Tensor product = at::empty({a.size(0), stride}, a.options()).narrow(1, 0, columns);
+  return bias.defined() ? at::addmm_out(product, bias, a, b.t()) : at::mm_out(product, a, b.t());
+}
+
 }  // namespace tessera

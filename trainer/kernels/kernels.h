@@ -59,7 +59,9 @@ struct CrossEntropy {
 };
 
 /// One device's implementation of what models do most. Data are float32, bfloat16, float16 or float64,
-/// contiguous, [rows, hidden]; reductions are in float32 (float64 for float64).
+/// contiguous, [rows, hidden]; reductions are in float32 (float64 for float64). Where it is said, rows may be
+/// padded: dense themselves, stride(0) >= hidden elements apart; what lies between them is neither read nor
+/// written.
 struct Kernels {
   /// keep * x * scale; its own gradient.
   at::Tensor (*dropout)(const at::Tensor& x, const DropoutSite& site);
@@ -73,10 +75,11 @@ struct Kernels {
   at::Tensor (*activation)(const at::Tensor& x, const at::Tensor& bias, Activation kind);
   ActivationGradient (*activation_backward)(const at::Tensor& gradient, const at::Tensor& x,
                                             const at::Tensor& bias, Activation kind);
-  /// Adds bias [classes] (may be undefined) to logits [rows, classes] and overwrites them with the gradient
-  /// of the sum. A row whose label is negative predicts nothing: no loss, no gradient, not correct.
+  /// Adds bias [classes] (may be undefined) to logits [rows, classes], which may be padded, and overwrites
+  /// them with the gradient of the sum. A row whose label is negative predicts nothing: no loss, no gradient,
+  /// not correct.
   CrossEntropy (*cross_entropy)(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels);
-  /// x.sum(0) of [rows, hidden], in the data's type.
+  /// x.sum(0) of [rows, hidden], in the data's type; rows may be padded.
   at::Tensor (*column_sum)(const at::Tensor& x);
 };
 
@@ -94,8 +97,14 @@ const Kernels& cpu_kernels();
 void register_cuda_kernels(const Kernels& kernels);
 
 /// a [n, k] times the transpose of b [m, k] plus bias [m] (may be undefined) -> [n, m]; a and b may be
-/// transposed views. The fastest product at hand, which on a CPU is oneDNN's, for float32 too (MKL's takes a
-/// slow path on some machines).
+/// transposed views, and their rows padded. The fastest product at hand, which on a CPU is oneDNN's, for
+/// float32 too (MKL's takes a slow path on some machines).
 at::Tensor multiply_transposed(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias = {});
+
+/// The same, its rows padded to a multiple of `row_multiple` elements: a GPU's tensor cores want rows aligned
+/// to 16 bytes, in this product and in those that read it, and GPT-2's 50,257 classes are odd. 0: what suits
+/// the device, which on a CPU is no padding, for oneDNN packs what it reads.
+at::Tensor multiply_transposed_padded(const at::Tensor& a, const at::Tensor& b, const at::Tensor& bias,
+                                      int64_t row_multiple = 0);
 
 }  // namespace tessera

@@ -13,15 +13,16 @@ namespace {
 
 using Floats = std::vector<float>;
 
-// A contiguous [rows, width] tensor, read and written a row at a time as float32.
+// A [rows, width] tensor, contiguous or padded, read and written a row at a time as float32.
 class Rows {
  public:
   explicit Rows(const at::Tensor& tensor)
       : data_(static_cast<char*>(tensor.data_ptr())),
         type_(tensor.scalar_type()),
         width_(tensor.size(-1)),
+        stride_(tensor.is_contiguous() ? width_ : tensor.stride(0)),
         bytes_(static_cast<int64_t>(tensor.element_size())) {
-    TORCH_INTERNAL_ASSERT(tensor.is_contiguous());
+    TORCH_INTERNAL_ASSERT(tensor.is_contiguous() || (tensor.stride(1) == 1 && stride_ >= width_));
   }
   void load(int64_t row, float* values) const { load(row, 0, width_, values); }
   void load(int64_t row, int64_t column, int64_t count, float* values) const {
@@ -37,11 +38,11 @@ class Rows {
   }
 
  private:
-  char* at(int64_t row, int64_t column) const { return data_ + (row * width_ + column) * bytes_; }
+  char* at(int64_t row, int64_t column) const { return data_ + (row * stride_ + column) * bytes_; }
 
   char* data_;
   at::ScalarType type_;
-  int64_t width_, bytes_;
+  int64_t width_, stride_, bytes_;
 };
 
 Floats floats(const at::Tensor& vector) {
