@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel/embedding_rows.h"
 #include "recipes/error.h"
 #include "recipes/random.h"
 #include "trainer/blocks/lora.h"
@@ -125,7 +126,7 @@ void Model::initialise(uint64_t seed) {
 at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
   const auto rows_of = [&](const at::Tensor& rows) {
     return split_ ? split_->lookup(rows, split_->first_of(vocab_size()), batch.tokens)
-                  : at::embedding(rows, batch.tokens.reshape({-1}));
+                  : embedding_rows(rows, batch.tokens.reshape({-1}));
   };
   at::Tensor own = rows_of(table.weight);
   if (!table.lora) return own;
