@@ -61,6 +61,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
     context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, data_options())
                                  .masked_fill_(batch.attention_mask.logical_not().unsqueeze(1).unsqueeze(1),
                                                -std::numeric_limits<double>::infinity());
+    context.packing = batch.packing;
   }
   return context;
 }
