@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "parallel/attention_kernel.h"
+
 namespace tessera {
 namespace {
 constexpr double minus_infinity = -std::numeric_limits<double>::infinity();
@@ -26,14 +28,7 @@ std::optional<at::Tensor> optional_bias(const BlockMask& mask) {
   return mask.bias.defined() ? std::optional(mask.bias) : std::nullopt;
 }
 
-}  // namespace
-
-at::ScalarType block_type(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-}
-
-AttentionRows attend_block(const AttentionBlock& block) {
-  if (!block.query.is_cpu()) return compose_block(block);
+AttentionRows cpu_block(const AttentionBlock& block) {
   AttentionRows rows;
   std::tie(rows.output, rows.log_sum) = at::_scaled_dot_product_flash_attention_for_cpu(
       block.query, block.key, block.value, 0.0, block.mask.causal, optional_bias(block.mask));
@@ -42,14 +37,52 @@ AttentionRows attend_block(const AttentionBlock& block) {
   return rows;
 }
 
-std::array<at::Tensor, 3> attend_block_backward(const AttentionBlock& block, const AttentionRows& rows,
-                                                const at::Tensor& gradient) {
-  if (!block.query.is_cpu()) return compose_block_backward(block, rows, gradient);
+std::array<at::Tensor, 3> cpu_block_backward(const AttentionBlock& block, const AttentionRows& rows,
+                                             const at::Tensor& gradient) {
   std::array<at::Tensor, 3> result;
   std::tie(result[0], result[1], result[2]) = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       gradient, block.query, block.key, block.value, rows.output, rows.log_sum, 0.0, block.mask.causal,
       optional_bias(block.mask));
   return result;
+}
+
+AttentionKernel kernel_of(const AttentionBlock& block) {
+  return choose_kernel(block.query, block.mask.bias.defined());
+}
+
+}  // namespace
+
+at::ScalarType block_type(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+AttentionRows attend_block(const AttentionBlock& block) {
+  switch (kernel_of(block)) {
+    case AttentionKernel::cpu:
+      return cpu_block(block);
+    case AttentionKernel::flash:
+      return flash_block(block);
+    case AttentionKernel::efficient:
+      return efficient_block(block);
+    case AttentionKernel::composed:
+      return compose_block(block);
+  }
+  throw std::logic_error("attend_block: unknown kernel");
+}
+
+std::array<at::Tensor, 3> attend_block_backward(const AttentionBlock& block, const AttentionRows& rows,
+                                                const at::Tensor& gradient) {
+  switch (kernel_of(block)) {
+    case AttentionKernel::cpu:
+      return cpu_block_backward(block, rows, gradient);
+    case AttentionKernel::flash:
+      return flash_block_backward(block, rows, gradient);
+    case AttentionKernel::efficient:
+      return efficient_block_backward(block, rows, gradient);
+    case AttentionKernel::composed:
+      return compose_block_backward(block, rows, gradient);
+  }
+  throw std::logic_error("attend_block_backward: unknown kernel");
 }
 
 AttentionRows compose_block(const AttentionBlock& block) {

@@ -7,7 +7,7 @@ namespace tessera {
 
 /// Which keys the queries of a block may attend to.
 struct BlockMask {
-  at::Tensor bias;        ///< [batch or 1, 1, queries or 1, keys]: 0 or -inf, in block_type(); undefined: all
+  at::Tensor bias;  ///< [batch or 1, 1, queries or 1, keys]: 0 or -inf, of masking_bias(); undefined: all
   at::Tensor empty_rows;  ///< [batch or 1, 1, queries or 1] bool: no key at all; undefined where bias is
   bool causal = false;    ///< query i sees the keys 0 to i only, of as many; a bias must say so as well
 };
@@ -42,8 +42,15 @@ void merge_rows(const AttentionRows& into, const AttentionRows& part);
 std::array<at::Tensor, 3> attend_block_backward(const AttentionBlock& block, const AttentionRows& rows,
                                                 const at::Tensor& gradient);
 
-/// The same two from ATen's elementary operations, for devices without a fused kernel that gives and takes
-/// log_sum.
+/// The same two by each AttentionKernel but the CPU's. efficient_block() takes biases of any type; the
+/// backward of both fused ones reads `rows` best where output is [batch, queries, heads, head_size] in
+/// memory.
+AttentionRows flash_block(const AttentionBlock& block);
+std::array<at::Tensor, 3> flash_block_backward(const AttentionBlock& block, const AttentionRows& rows,
+                                               const at::Tensor& gradient);
+AttentionRows efficient_block(const AttentionBlock& block);
+std::array<at::Tensor, 3> efficient_block_backward(const AttentionBlock& block, const AttentionRows& rows,
+                                                   const at::Tensor& gradient);
 AttentionRows compose_block(const AttentionBlock& block);
 std::array<at::Tensor, 3> compose_block_backward(const AttentionBlock& block, const AttentionRows& rows,
                                                  const at::Tensor& gradient);

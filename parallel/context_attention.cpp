@@ -3,6 +3,7 @@
 #include <ATen/Functions.h>
 #include <fmt/format.h>
 
+#include "parallel/attention_kernel.h"
 #include "parallel/context_methods.h"
 
 namespace tessera {
@@ -52,13 +53,13 @@ at::Tensor causally_allowed(const at::Tensor& allowed) {
 
 at::Tensor whole_attention(const AttentionInput& input, const ContextAttentionOptions& options) {
   at::Tensor allowed = allowed_keys({options.key_mask, options.documents, options.documents});
-  if (!allowed.defined())
-    return at::scaled_dot_product_attention(input.query, input.key, input.value, {}, 0.0, options.causal);
+  if (!allowed.defined()) return dense_attention(input.query, input.key, input.value, {}, options.causal);
   if (options.causal) allowed = causally_allowed(allowed);
   // Not every kernel gives zeros to a row without keys, and finite gradients: let it see all of them and drop
   // what comes of it.
   const at::Tensor empty_rows = allowed.any(3, /*keepdim=*/true).logical_not_();
-  return at::scaled_dot_product_attention(input.query, input.key, input.value, allowed.logical_or(empty_rows))
+  return dense_attention(input.query, input.key, input.value, allowed.logical_or(empty_rows),
+                         /*causal=*/false)
       .masked_fill(empty_rows, 0);
 }
 

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "parallel/attention_kernel.h"
 #include "parallel/context_methods.h"
 #include "parallel/record.h"
 
@@ -78,7 +79,7 @@ class Ring {
                   key_value[1].narrow(2, 0, part.keys),
                   {}};
     step.block.mask.causal = part.causal;
-    step.empty = !set_mask(allowed_keys(parts(source, part)), block_type(query), step.block.mask);
+    step.empty = !set_mask(allowed_keys(parts(source, part)), query, step.block.mask);
     return step;
   }
 
@@ -104,13 +105,12 @@ class Ring {
   }
 
   // False where nothing is allowed. Only the CPU looks: on a GPU that would make the host wait.
-  static bool set_mask(at::Tensor allowed, at::ScalarType type, BlockMask& mask) {
+  static bool set_mask(at::Tensor allowed, const at::Tensor& query, BlockMask& mask) {
     if (!allowed.defined() || (allowed.is_cpu() && allowed.all().item<bool>())) return true;
     if (mask.causal) allowed = causally_allowed(allowed);
     if (allowed.is_cpu() && !allowed.any().item<bool>()) return false;
     mask.empty_rows = allowed.any(3).logical_not_();
-    mask.bias =
-        at::zeros(allowed.sizes(), allowed.options().dtype(type)).masked_fill_(allowed.logical_not(), no_key);
+    mask.bias = masking_bias(allowed, query, choose_kernel(query, /*biased=*/true));
     return true;
   }
 
@@ -140,7 +140,9 @@ struct RingMemory {
 AttentionRows ring_forward(const Ring& ring, const RingMemory& memory) {
   const at::Tensor& query = memory.query;
   const auto options = query.options().dtype(block_type(query));
-  AttentionRows rows{at::zeros(query.sizes(), options), at::full(query.sizes().slice(0, 3), no_key, options)};
+  // As [batch, queries, heads, head_size] in memory, where kernels and the projection that follows want it.
+  const at::Tensor output = at::zeros(query.transpose(1, 2).sizes(), options).transpose(1, 2);
+  const AttentionRows rows{output, at::full(query.sizes().slice(0, 3), no_key, options)};
   Traveller keys(ring.group, memory.key_value, /*keep_first=*/true);
   for (int number = 0; number < ring.group.size(); ++number) {
     const bool last = number + 1 == ring.group.size();

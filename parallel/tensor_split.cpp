@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "parallel/embedding_rows.h"
 #include "parallel/record.h"
 
 namespace tessera {
@@ -103,7 +104,7 @@ at::Tensor TensorSplit::once(const at::Tensor& x) const {
 at::Tensor TensorSplit::lookup(const at::Tensor& table, int64_t first, const at::Tensor& indices) const {
   const at::Tensor here = indices.reshape({-1}) - first;
   const at::Tensor elsewhere = here.lt(0).logical_or(here.ge(table.size(0)));
-  const at::Tensor rows = at::embedding(table, here.masked_fill(elsewhere, 0));
+  const at::Tensor rows = embedding_rows(table, here.masked_fill(elsewhere, 0));
   return sum(rows.masked_fill(elsewhere.unsqueeze(1), 0), indices.size(0));
 }
 

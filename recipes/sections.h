@@ -121,6 +121,7 @@ struct TrainSection {
   double ema = 0;
   Recompute recompute = Recompute::none;
   double loss_scale = 65536;
+  bool deterministic = true;
 };
 template <class V>
 void fields(TrainSection& t, V& v) {
@@ -145,6 +146,10 @@ void fields(TrainSection& t, V& v) {
   v("recompute", t.recompute,
     "`blocks`: forget activations inside each block and compute them again in backward", changeable);
   v("loss_scale", t.loss_scale, "fp16: the first factor of dynamic loss scaling", changeable, at_least(1));
+  v("deterministic", t.deterministic,
+    "GPUs: the same bits from the same run, also after a resume; `false`: faster attention, whose gradients "
+    "add up in any order. A CPU always repeats itself",
+    changeable);
 }
 void check(const TrainSection& t, Problems& problems);
 

@@ -9,9 +9,10 @@ at::Tensor page_locked(const at::Tensor& tensor) { return tensor.contiguous().pi
 
 }  // namespace
 
-std::array<at::Tensor*, 9> Batch::tensors() {
-  return {&tokens,  &segments,      &attention_mask, &label_positions, &labels,
-          &targets, &next_sentence, &samples,        &positions};
+std::array<at::Tensor*, 13> Batch::tensors() {
+  return {&tokens,         &segments,        &attention_mask, &label_positions, &labels,
+          &targets,        &next_sentence,   &samples,        &positions,       &packing.rows,
+          &packing.places, &packing.padding, &packing.starts};
 }
 
 Batch Batch::pinned() const {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "trainer/packing.h"
+
 namespace tessera {
 
 /// One micro-batch, padded to a rectangle: what objectives collate and models read. Undefined tensors mean
@@ -26,10 +28,12 @@ struct Batch {
   int64_t num_tokens = 0;      ///< tokens that are not padding
   int64_t first_position = 0;  ///< position of tokens[:, 0] in its sequence
   at::Tensor positions;  ///< [sequence] int64, where they are not first_position, first_position + 1, …
+  Packing packing;       ///< of attention_mask
 
   int64_t batch() const { return tokens.size(0); }
   int64_t sequence() const { return tokens.size(1); }
-  std::array<at::Tensor*, 9> tensors();
+  /// All of them, of packing too.
+  std::array<at::Tensor*, 13> tensors();
   /// The same batch in page-locked memory of the host.
   Batch pinned() const;
   /// The same batch with its tensors on `device`, as to_device() brings them.

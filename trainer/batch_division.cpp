@@ -79,7 +79,11 @@ Batch divide(Batch batch, const BatchDivision& division) {
   const int64_t least = std::max(batch.sequence(), division.columns);
   const int64_t columns = (least + division.multiple - 1) / division.multiple * division.multiple;
   fill_up(batch, columns);
-  if (division.positions) keep_columns(batch, division.positions(columns));
+  if (division.positions) {
+    keep_columns(batch, division.positions(columns));
+  } else {
+    batch.packing = pack(batch.attention_mask);
+  }
   return batch;
 }
 

@@ -14,7 +14,8 @@ struct BatchDivision {
 };
 
 /// The part of a collated batch (on the CPU) that falls to this rank: its columns, and the labels in them.
-/// The attention mask keeps all columns. Sums over the ranks are those of the whole batch.
+/// The attention mask keeps all columns; whole samples are packed. Sums over the ranks are those of the whole
+/// batch.
 Batch divide(Batch batch, const BatchDivision& division);
 
 }  // namespace tessera

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "parallel/embedding_rows.h"
 #include "recipes/error.h"
 #include "recipes/random.h"
 #include "trainer/blocks/lora.h"
@@ -60,6 +61,7 @@ Context Model::context(const Batch& batch, const DropoutState& dropout) const {
     context.attention_bias = at::zeros({batch.batch(), 1, 1, batch.sequence()}, data_options())
                                  .masked_fill_(batch.attention_mask.logical_not().unsqueeze(1).unsqueeze(1),
                                                -std::numeric_limits<double>::infinity());
+    context.packing = batch.packing;
   }
   return context;
 }
@@ -125,7 +127,7 @@ void Model::initialise(uint64_t seed) {
 at::Tensor Model::lookup(const Embedding& table, const Batch& batch) const {
   const auto rows_of = [&](const at::Tensor& rows) {
     return split_ ? split_->lookup(rows, split_->first_of(vocab_size()), batch.tokens)
-                  : at::embedding(rows, batch.tokens.reshape({-1}));
+                  : embedding_rows(rows, batch.tokens.reshape({-1}));
   };
   at::Tensor own = rows_of(table.weight);
   if (!table.lora) return own;

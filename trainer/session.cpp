@@ -16,6 +16,7 @@
 #include "trainer/adapt/freeze.h"
 #include "trainer/blocks/lora.h"
 #include "trainer/catalog.h"
+#include "trainer/determinism.h"
 #include "trainer/device.h"
 #include "trainer/files.h"
 #include "trainer/models/models.h"
@@ -88,6 +89,7 @@ Session::Session(Recipe given, World& surrounding)
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
            mesh_sizes(recipe, world.size())),
       host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe, world.size())) : mesh) {
+  set_determinism(recipe.train, device);
   find_checkpoint();
   open_data();
   build_model();

@@ -4,6 +4,9 @@
 
 #include <cmath>
 
+#include "parallel/attention_kernel.h"
+#include "trainer/blocks/packed_attention.h"
+
 namespace tessera {
 namespace {
 
@@ -16,6 +19,16 @@ at::Tensor remember(at::Tensor& store, const at::Tensor& fresh, int64_t length) 
 at::Tensor causal_bias(int64_t queries, int64_t keys, const at::Tensor& like) {
   return at::full({queries, keys}, -std::numeric_limits<double>::infinity(), like.options())
       .triu(keys - queries + 1);
+}
+
+bool is_packable(const at::Tensor& joined, int64_t head_size) {
+  return choose_kernel({joined.device().type(), joined.scalar_type(), head_size, /*biased=*/false}) ==
+         AttentionKernel::flash;
+}
+
+// Heads [batch, heads, sequence, size] back to hidden states.
+at::Tensor rows_of(const at::Tensor& heads) {
+  return heads.transpose(1, 2).reshape({heads.size(0) * heads.size(2), heads.size(1) * heads.size(3)});
 }
 
 }  // namespace
@@ -59,6 +72,9 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
   const int64_t head_size = config_.hidden_size / config_.num_heads;
   const int64_t sequence = context.sequence_inside();
   const at::Tensor joined = project_into({query_.get(), key_.get(), value_.get()}, x, context, Biases::added);
+  const bool unfused = config_.dropout > 0 && context.dropout.enabled;
+  if (!unfused && context.packing.defined() && is_packable(joined, head_size))
+    return leave(ops::packed_attention(joined, context.packing, head_size, config_.causal), context);
   const auto heads = joined.view({context.batch, sequence, 3, width / head_size, head_size}).unbind(2);
   const at::Tensor query = heads[0].transpose(1, 2);
   at::Tensor key = heads[1].transpose(1, 2), value = heads[2].transpose(1, 2);
@@ -68,33 +84,28 @@ at::Tensor Attention::forward(const at::Tensor& x, const Context& context) const
   }
   if (context.across) {
     const ContextAttentionOptions options{context.across->method, config_.causal, context.key_mask, {}};
-    return leave(context_attention(query, key, value, context.across->group, options), context);
+    return leave(rows_of(context_attention(query, key, value, context.across->group, options)), context);
   }
-  const bool unfused = config_.dropout > 0 && context.dropout.enabled;
   const at::Tensor mixed =
       unfused ? attend_with_dropout(query, key, value, context) : attend(query, key, value, context);
-  return leave(mixed, context);
+  return leave(rows_of(mixed), context);
 }
 
-// Heads [batch, heads, sequence, size] back to hidden states.
-at::Tensor Attention::leave(const at::Tensor& mixed, const Context& context) const {
-  const at::Tensor rows =
-      mixed.transpose(1, 2).reshape({mixed.size(0) * mixed.size(2), mixed.size(1) * mixed.size(3)});
+at::Tensor Attention::leave(const at::Tensor& rows, const Context& context) const {
   return context.leave(project_out(*output_, rows, context));
 }
 
 at::Tensor Attention::attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                              const Context& context) const {
   const bool square = query.size(2) == key.size(2);
-  std::optional<at::Tensor> bias;
-  if (context.attention_bias.defined()) bias = context.attention_bias;
+  at::Tensor bias = context.attention_bias;
   bool causal = config_.causal && query.size(2) > 1;
-  if (causal && (bias || !square)) {
+  if (causal && (bias.defined() || !square)) {
     const at::Tensor triangle = causal_bias(query.size(2), key.size(2), query);
-    bias = bias ? *bias + triangle : triangle;
+    bias = bias.defined() ? bias + triangle : triangle;
     causal = false;
   }
-  return at::scaled_dot_product_attention(query, key, value, bias, 0.0, causal);
+  return dense_attention(query, key, value, bias, causal);
 }
 
 at::Tensor Attention::attend_with_dropout(const at::Tensor& query, const at::Tensor& key,

@@ -30,7 +30,7 @@ class Attention : public torch::nn::Module {
                     const Context& context) const;
   at::Tensor attend_with_dropout(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                                  const Context& context) const;
-  at::Tensor leave(const at::Tensor& mixed, const Context& context) const;
+  at::Tensor leave(const at::Tensor& rows, const Context& context) const;
   DropoutSite probability_site(const at::Tensor& probabilities, const Context& context) const;
 
   AttentionConfig config_;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "parallel/embedding_rows.h"
 #include "recipes/random.h"
 
 namespace tessera {
@@ -16,7 +17,7 @@ at::Tensor Context::own_columns(const at::Tensor& per_token) const {
 
 at::Tensor Context::position_rows(const at::Tensor& table) const {
   if (!positions.defined()) return table.slice(0, first_position, first_position + sequence);
-  return at::embedding(table, positions.clamp_max(table.size(0) - 1));  // padding may lie beyond the table
+  return embedding_rows(table, positions.clamp_max(table.size(0) - 1));  // padding may lie beyond the table
 }
 
 DropoutSite Context::dropout_site(uint64_t site, double probability) const {

@@ -28,6 +28,7 @@ struct Context {
   at::Tensor positions_inside;  ///< the same of sequence_inside() rows
   at::Tensor attention_bias;  ///< [batch, 1, queries or 1, keys], added to the scores, in the data's type; or
                               ///< undefined
+  Packing packing;            ///< of the same padding; not defined: none is known
   at::Tensor samples;         ///< [batch] int64; only read where dropout is enabled
   DropoutState dropout;
   KeyValueCache* cache = nullptr;

@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "parallel/embedding_rows.h"
 #include "recipes/random.h"
 
 namespace tessera {
@@ -35,7 +36,7 @@ Embedding::Embedding(int64_t rows, int64_t hidden_size)
     : weight(register_parameter("weight", unallocated({rows, hidden_size}))) {}
 
 at::Tensor Embedding::forward(const at::Tensor& indices) const {
-  return at::embedding(weight, indices.reshape({-1}));
+  return embedding_rows(weight, indices.reshape({-1}));
 }
 
 Dropout::Dropout(const std::string& site, double probability)
