@@ -46,7 +46,8 @@ double seconds_together(const Communicator& ranks, int rounds, const Work& work)
 double product_flops(const Communicator& ranks, at::Device device, at::ScalarType type) {
   const at::NoGradGuard no_grad;
   const int64_t size = device.is_cuda() ? 8192 : 1024;
-  const at::Tensor a = at::ones({size, size}, at::TensorOptions(device).dtype(type)), b = at::ones_like(a);
+  // Random numbers: a GPU that multiplies ones needs less power, and runs faster than it will on real data.
+  const at::Tensor a = at::randn({size, size}, at::TensorOptions(device)).to(type), b = at::randn_like(a);
   at::Tensor c = at::ones({1}, a.options());
   const double seconds = seconds_together(ranks, 5, [&] {
     c = multiply_transposed(a, b);
@@ -155,7 +156,8 @@ void print_installed(const World& world, int threads) {
   print_line("memory", bytes_text(host_memory()) + " on this host");
   const GpuPlugin* plugin = find_gpu_plugin();
   const int gpus = plugin ? plugin->device_count() : 0;
-  print_line("GPUs", gpus == 0 ? "none that this program can use"
+  const std::string why = unused_gpu().empty() ? "" : ": " + unused_gpu();
+  print_line("GPUs", gpus == 0 ? "none that this program can use" + why
                                : fmt::format("{} x {}, {} each, with NCCL", gpus, plugin->device_name(0),
                                              bytes_text(static_cast<double>(plugin->memory(0).total))));
   const int hosts = world.size() / std::max(1, world.local_size());
@@ -186,8 +188,9 @@ struct DoctorOptions {
 
 /// Called by all ranks: products are measured on all at once, as they run in training.
 MachineFigures measure(const World& world, const Recipe& recipe) {
-  const at::Device device = choose_device(recipe, world);
-  MachineFigures machine = usual_machine(recipe, world.local_size());
+  const at::Device device = choose_device({recipe.train.device}, world.local_rank());
+  MachineFigures machine;  // rank 0's is told: others would open a context on its GPU to learn its memory
+  if (world.rank() == 0) machine = usual_machine(recipe, world.local_size());
   machine.source = fmt::format("measured by tessera doctor on {} ranks", world.size());
   const Communicator& hosts = world.communicator();
   machine.flops_fp32 = product_flops(hosts, device, at::kFloat);

@@ -33,6 +33,7 @@ int run_evaluate(const EvaluateArguments& options) {
   EvaluateOptions how;
   how.micro_batch = options.micro_batch > 0 ? options.micro_batch : recipe.train.micro_batch;
   how.max_samples = options.samples;
+  how.device = device_of(*trained.model);
   const LossReport report = evaluate(*trained.model, *trained.objective, *dataset, how);
   fmt::print("{} on {}\n", trained.checkpoint, options.data.empty() ? *recipe.data.validation : options.data);
   fmt::print("{:<20} {:.4f}\n", "loss", report.loss);
@@ -55,6 +56,7 @@ int run_evaluate(const EvaluateArguments& options) {
 std::function<int()> declare_evaluate(CLI::App& app) {
   auto options = std::make_shared<EvaluateArguments>();
   options->model = add_model_options(app);
+  add_device_option(app, *options->model);
   auto* few_shot = add_few_shot_options(app, options->few_shot);
   app.add_option("--data", options->data,
                  "Token file, or a task's records (default: the recipe's data.validation)")

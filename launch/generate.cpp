@@ -136,6 +136,7 @@ std::function<int()> declare_generate(CLI::App& app) {
   auto& how = options->generate;
   auto& sampling = how.sampling;
   options->model = add_model_options(app);
+  add_device_option(app, *options->model);
   app.add_option("-p,--prompt", options->prompts, "What to continue, or a text with [MASK]; may be repeated")
       ->type_size(1)
       ->allow_extra_args(false);

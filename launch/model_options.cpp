@@ -1,6 +1,19 @@
 #include "launch/model_options.h"
 
+#include <cstdio>
+
+#include "trainer/device.h"
+
 namespace tessera {
+
+TrainedModel ModelOptions::open() const {
+  const DeviceWish wish = read_device(device, "--device");
+  LoadOptions with_device = load;
+  with_device.device = choose_device(wish, /*local_rank=*/0);
+  const std::string notice = device_notice(wish);
+  if (!notice.empty()) std::fprintf(stderr, "tessera: %s\n", notice.c_str());
+  return load_trained_model(path, with_device);
+}
 
 std::shared_ptr<ModelOptions> add_model_options(CLI::App& app) {
   auto options = std::make_shared<ModelOptions>();
@@ -11,6 +24,13 @@ std::shared_ptr<ModelOptions> add_model_options(CLI::App& app) {
   app.add_option("--adapter", options->load.adapters,
                  "Folder of a PEFT adapter to merge into the model; may be repeated");
   return options;
+}
+
+void add_device_option(CLI::App& app, ModelOptions& options) {
+  options.device = "auto";
+  app.add_option("--device", options.device,
+                 "Where to compute: auto (a GPU where there is one), cpu, cuda, or cuda:N for one of several")
+      ->capture_default_str();
 }
 
 }  // namespace tessera

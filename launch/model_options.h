@@ -11,9 +11,13 @@ namespace tessera {
 struct ModelOptions {
   std::string path;
   LoadOptions load;
-  TrainedModel open() const { return load_trained_model(path, load); }
+  std::string device = "cpu";  ///< as --device names it
+  /// Reads the model onto its device; says on standard error where a GPU is left unused.
+  TrainedModel open() const;
 };
 
 std::shared_ptr<ModelOptions> add_model_options(CLI::App& app);
+/// For commands that compute: --device, a GPU where there is one unless it says otherwise.
+void add_device_option(CLI::App& app, ModelOptions& options);
 
 }  // namespace tessera

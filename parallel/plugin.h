@@ -1,8 +1,11 @@
 #pragma once
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace tessera {
 
@@ -42,8 +45,28 @@ const GpuPlugin* find_gpu_plugin();
 /// Throws Error that says what is missing: the GPU, the plug-in, or a library that it needs.
 const GpuPlugin& gpu_plugin();
 
+/// Why this machine's GPU is not used, and what mends that; "" where one is used, where there is none, and
+/// where the user hides them all.
+const std::string& unused_gpu();
+
 /// The device of a rank: hosts give their GPUs to their ranks in turn.
 int device_for(int local_rank, int device_count);
+
+/// What decides whether GPUs are used; tests make up their own.
+struct GpuMachine {
+  bool shows_gpu = false;                      ///< the driver's device file is there
+  std::optional<std::string> visible_devices;  ///< CUDA_VISIBLE_DEVICES
+  std::string driver;                          ///< "580.65.06"; "": not known
+  std::vector<std::filesystem::path> folders;  ///< where the plug-in may be
+};
+struct GpuSearch {
+  std::unique_ptr<GpuPlugin> plugin;
+  std::string why_not;   ///< where there is no plugin
+  bool a_fault = false;  ///< there is a GPU that somebody would want to be used
+};
+GpuSearch search_gpu(const GpuMachine& machine);
+/// Why CUDA, loaded, sees none of them.
+std::string why_no_device(const GpuMachine& machine);
 
 }  // namespace tessera
 

@@ -1,14 +1,16 @@
 #include "trainer/device.h"
 
 #include <c10/core/CPUAllocator.h>
+#include <fmt/format.h>
 #include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <charconv>
 #include <cstdlib>
 #include <memory>
 
-#include "parallel/plugin.h"
+#include "recipes/error.h"
 
 namespace tessera {
 namespace {
@@ -42,13 +44,42 @@ class HostAllocator : public c10::Allocator {
 
 }  // namespace
 
-at::Device choose_device(const Recipe& recipe, const World& world) {
-  if (recipe.train.device == DeviceChoice::cpu) return at::kCPU;
-  const GpuPlugin* plugin = recipe.train.device == DeviceChoice::cuda ? &gpu_plugin() : find_gpu_plugin();
-  if (plugin == nullptr) return at::kCPU;
-  const int device = device_for(world.local_rank(), plugin->device_count());
-  plugin->set_device(device);
+DeviceWish read_device(const std::string& text, const std::string& option) {
+  for (const auto choice : {DeviceChoice::automatic, DeviceChoice::cpu, DeviceChoice::cuda}) {
+    if (text == names_of(choice)[static_cast<size_t>(choice)]) return {choice};
+  }
+  const std::string numbered = "cuda:";
+  if (text.starts_with(numbered)) {
+    int number = -1;
+    const char* end = text.data() + text.size();
+    const auto [stop, failure] = std::from_chars(text.data() + numbered.size(), end, number);
+    if (failure == std::errc() && stop == end && number >= 0) return {DeviceChoice::cuda, number};
+  }
+  throw Error(fmt::format("{}: unknown device '{}'{}", option, text,
+                          valid_names(text, {"auto", "cpu", "cuda", "cuda:N"})));
+}
+
+at::Device choose_device(const DeviceWish& wish, int local_rank) {
+  if (wish.choice == DeviceChoice::cpu) return at::kCPU;
+  const GpuPlugin* plugin = wish.choice == DeviceChoice::cuda ? &gpu_plugin() : find_gpu_plugin();
+  return plugin ? choose_gpu(wish, local_rank, *plugin) : at::Device(at::kCPU);
+}
+
+at::Device choose_gpu(const DeviceWish& wish, int local_rank, const GpuPlugin& plugin) {
+  const int count = plugin.device_count();
+  if (wish.number && *wish.number >= count) {
+    throw Error(fmt::format("cuda:{}: this machine has {} GPU{} that CUDA sees; valid: {}", *wish.number,
+                            count, count == 1 ? "" : "s",
+                            count == 1 ? "cuda:0" : fmt::format("cuda:0 to cuda:{}", count - 1)));
+  }
+  const int device = wish.number.value_or(device_for(local_rank, count));
+  plugin.set_device(device);
   return {at::kCUDA, static_cast<c10::DeviceIndex>(device)};
+}
+
+std::string device_notice(const DeviceWish& wish) {
+  const bool told = wish.choice == DeviceChoice::automatic && !unused_gpu().empty();
+  return told ? "computing on the CPU, although this machine has a GPU: " + unused_gpu() : "";
 }
 
 void prepare_host_memory() {

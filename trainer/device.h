@@ -1,14 +1,31 @@
 #pragma once
 #include <c10/core/Device.h>
 
-#include "parallel/world.h"
-#include "recipes/recipe.h"
+#include <optional>
+#include <string>
+
+#include "parallel/plugin.h"
+#include "recipes/sections.h"
 
 namespace tessera {
 
-/// The device of this rank: the GPU of its local rank, or the CPU, as train.device says. Errors: Error where
-/// a GPU is asked for and there is none.
-at::Device choose_device(const Recipe& recipe, const World& world);
+/// The device that somebody asks for; of cuda without a number the GPU of the local rank.
+struct DeviceWish {
+  DeviceChoice choice = DeviceChoice::automatic;
+  std::optional<int> number = {};
+};
+/// "auto", "cpu", "cuda" or "cuda:N". Errors: Error that begins with `option`, with what is valid.
+DeviceWish read_device(const std::string& text, const std::string& option);
+
+/// That device, made the current one: automatic takes a GPU where there is one. Errors: Error where a GPU is
+/// asked for and there is none, or none of that number.
+at::Device choose_device(const DeviceWish& wish, int local_rank);
+/// The same of this plug-in's GPUs.
+at::Device choose_gpu(const DeviceWish& wish, int local_rank, const GpuPlugin& plugin);
+
+/// What to tell once at the start where automatic left this machine's GPU unused: why, and what mends it; ""
+/// where there is nothing to tell.
+std::string device_notice(const DeviceWish& wish);
 
 /// Makes the C library keep the memory of freed tensors for the next ones, and the kernel give it in large
 /// pages: fresh pages cost more than filling them (5 % of a small model's step, 0.1 s of start-up). Called

@@ -56,8 +56,10 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
   const auto num_terms = static_cast<int64_t>(objective.terms().size());
   int64_t size = dataset.size();
   if (options.max_samples > 0) size = std::min(size, options.max_samples);
-  // Rows: sums of losses, right predictions, counts. Float64: the order of ranks must not show.
+  // Rows: sums of losses, right predictions, counts. Float64: the order of ranks must not show. The first two
+  // are added up on the device, which nobody waits for before the end.
   const at::Tensor totals = at::zeros({3, num_terms}, at::kDouble);
+  const at::Tensor sums = at::zeros({2, num_terms}, totals.options().device(options.device));
   const int64_t stride = options.micro_batch * options.data.size();
   std::vector<at::Tensor> rows;
   for (int64_t start = 0; start < size; start += stride) {
@@ -75,13 +77,14 @@ LossReport evaluate(const Model& model, const Objective& objective, const Datase
     const LossTerms terms =
         options.loss ? options.loss(batch) : objective.loss(model, model.forward(batch), batch);
     if (!counts) continue;
-    totals[0] += terms.sums.to(at::kCPU, at::kDouble);
-    totals[1] += terms.correct.to(at::kCPU, at::kDouble);
+    sums[0] += terms.sums.to(at::kDouble);
+    sums[1] += terms.correct.to(at::kDouble);
     const at::Tensor predicted = objective.predictions(collated, terms.outputs);
     if (predicted.defined() && predicted.size(0) > 0) rows.push_back(predicted);
     for (int64_t i = 0; i < num_terms; ++i)
       totals[2][i] += static_cast<double>(batch.counts[static_cast<size_t>(i)]);
   }
+  totals.slice(0, 0, 2).copy_(sums);
   options.host.all_reduce(totals);
   const auto row = [&](int64_t i) {
     const at::Tensor values = totals[i].contiguous();

@@ -112,9 +112,9 @@ at::Tensor log_probabilities(const Model& model, const at::Tensor& hidden, const
     const at::Tensor logits =
         model.token_logits(hidden.index_select(0, rows.slice(0, first, end))).to(at::kFloat);
     const at::Tensor chosen = logits.gather(1, targets.slice(0, first, end)).squeeze(1);
-    parts.push_back((chosen - logits.logsumexp(1)).to(at::kCPU, at::kDouble));
+    parts.push_back(chosen - logits.logsumexp(1));
   }
-  return at::cat(parts);
+  return at::cat(parts).to(at::kCPU, at::kDouble);
 }
 
 size_t largest(const std::vector<double>& values) {
@@ -187,7 +187,7 @@ ScoredText ScoredTextEncoder::encode(const std::string& context, const std::stri
 std::vector<double> log_likelihoods(const Model& model, const std::vector<ScoredText>& texts,
                                     int64_t micro_batch) {
   const torch::NoGradGuard no_grad;
-  const at::Device device = model.parameters().front().device();
+  const at::Device device = device_of(model);
   const std::vector<SameInput> groups = group_by_input(texts);
   std::vector<double> sums(texts.size(), 0.0);
   for (size_t first = 0; first < groups.size();) {

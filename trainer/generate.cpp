@@ -51,13 +51,15 @@ std::vector<std::vector<int32_t>> generate(const Model& model,
     streams.emplace_back(options.seed, static_cast<uint64_t>(options.first_prompt) + row);
   }
   auto [tokens, padding] = left_padded(prompts);
-  const at::Device device = model.parameters().front().device();
+  const at::Device device = device_of(model);
   KeyValueCache cache = model.make_cache(static_cast<int64_t>(rows));
   if (padding.any().item<bool>()) cache.padding = padding.to(device);
   std::vector<bool> ended(rows, false);
   const int64_t room = std::min(options.max_tokens, model.max_positions() - tokens.size(1));
   for (int64_t made = 0; made < room && std::count(ended.begin(), ended.end(), false) > 0; ++made) {
-    const at::Tensor logits = model.next_logits(tokens.to(device), cache).to(at::kCPU, at::kFloat);
+    // Reading the logits is the only place where this waits for the device.
+    const at::Tensor fed = tokens.to(device, /*non_blocking=*/true);
+    const at::Tensor logits = model.next_logits(fed, cache).to(at::kCPU, at::kFloat);
     tokens = torch::zeros({static_cast<int64_t>(rows), 1}, at::kLong);
     for (size_t row = 0; row < rows; ++row) {
       if (ended[row]) continue;
@@ -89,7 +91,7 @@ std::vector<std::vector<MaskGuess>> fill_mask(const Model& model, const std::vec
     if (tokens[i] == mask) masked.push_back(static_cast<int64_t>(i));
   }
   if (masked.empty()) throw Error("the text has no mask to fill");
-  const at::Device device = model.parameters().front().device();
+  const at::Device device = device_of(model);
   Batch batch;
   batch.tokens = torch::tensor(std::vector<int64_t>(tokens.begin(), tokens.end())).unsqueeze(0).to(device);
   const at::Tensor hidden = model.forward(batch).index_select(0, torch::tensor(masked).to(device));

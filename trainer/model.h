@@ -146,4 +146,7 @@ class Model : public torch::nn::Module {
 };
 using ModelPtr = std::shared_ptr<Model>;
 
+/// Where a model's parameters are, and its inputs must be.
+inline at::Device device_of(const Model& model) { return model.parameters().front().device(); }
+
 }  // namespace tessera

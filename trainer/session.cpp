@@ -85,7 +85,7 @@ void write_file(const std::string& path, const std::string& text) {
 Session::Session(Recipe given, World& surrounding)
     : recipe(std::move(given)),
       world(surrounding),
-      device(choose_device(recipe, world)),
+      device(choose_device({recipe.train.device}, world.local_rank())),
       mesh(device.is_cuda() ? world.gpu_communicator(device.index()) : world.communicator(),
            mesh_sizes(recipe, world.size())),
       host_mesh(device.is_cuda() ? Mesh(world.communicator(), mesh_sizes(recipe, world.size())) : mesh) {
@@ -168,6 +168,8 @@ void Session::resume() {
   if (world.rank() == 0) make_run_folder(recipe);
   world.communicator().barrier();
   log = std::make_unique<RunLog>(recipe, world.rank());
+  const std::string unused = device_notice({recipe.train.device});
+  if (!unused.empty()) log->notice(unused);
   for (const auto& skipped : newest_.skipped) log->notice("skipped a damaged checkpoint: " + skipped);
   if (checkpoint_) {
     restore(*checkpoint_, /*own=*/!newest_.path.empty());

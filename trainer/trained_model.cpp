@@ -89,6 +89,7 @@ TrainedModel load_trained_model(const std::string& path, const LoadOptions& opti
   }
   for (const auto& folder : options.adapters) merge_adapter(*trained.model, PeftAdapter::open(folder));
   trained.model->eval();
+  if (!options.device.is_cpu()) trained.model->to(options.device);
   return trained;
 }
 

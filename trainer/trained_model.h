@@ -19,7 +19,7 @@ struct TrainedModel {
   Recipe recipe;
   TokenizerPtr tokenizer;
   ObjectivePtr objective;
-  ModelPtr model;                    ///< float32 on the CPU
+  ModelPtr model;                    ///< float32 on the device that was asked for
   std::vector<std::string> in_full;  ///< parameters of a LoRA run that were trained beside low-rank parts
 };
 
@@ -28,6 +28,7 @@ struct LoadOptions {
   /// Where the base of a LoRA run is now; nothing: where its recipe says.
   std::optional<std::string> base = {};
   std::vector<std::string> adapters = {};  ///< folders of PEFT adapters, merged into the model in this order
+  at::Device device = at::kCPU;            ///< where the model goes once it has been read
 };
 
 /// Reads the model of a checkpoint, or of the newest whole checkpoint of a run's folder. Of a LoRA run it has

@@ -20,6 +20,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("TESSERA_BUILD", ROOT / "build/release"))
 PROGRAM = BUILD / "tessera"
 SCRATCH = BUILD / "test_data"
+# Where runs and the tools under tests/tools compute: cpu, or cuda on a machine that has one. Unset: as recipes have it.
+DEVICE = os.environ.get("TESSERA_TEST_DEVICE")
+assert DEVICE in (None, "cpu", "cuda"), f"TESSERA_TEST_DEVICE={DEVICE}: valid: cpu, cuda"
 
 
 def mpirun(ranks):
@@ -98,6 +101,8 @@ def recipe(folder, family="bert", **changes):
         "evaluate": {"every": 0},
         "log": {"every": 1, "tensorboard": False},
     }
+    if DEVICE:
+        content["train"]["device"] = DEVICE
     for section in ("model", "objective"):
         content[section] = changes.pop("whole_" + section, content[section])
     for section, values in changes.items():

@@ -134,6 +134,9 @@ def test_pipelines_work_on_what_we_trained(trained):
         theirs = model("The license", max_new_tokens=12, do_sample=False, return_full_text=False)[0]["generated_text"]
         done = runs.must(runs.tessera("generate", folder / "run", "--prompt", "The license", "--greedy", "--max-tokens", 12, "--json"))
         assert json.loads(done.stdout)["text"] == theirs != ""
+        on_cpu = runs.must(runs.tessera("generate", folder / "run", "--prompt", "The license", "--greedy", "--max-tokens", 12, "--json",
+                                        "--device", "cpu"))
+        assert on_cpu.stdout == done.stdout
     else:
         model = transformers.pipeline("fill-mask", model=str(folder / "model"), tokenizer=tokenizer, top_k=5)
         theirs = model("the terms of the [MASK] license")

@@ -1,10 +1,11 @@
 """parallel.offload moves masters and state, and changes no bit of a run. Without a GPU both places are the host's memory, but the
-steps go the same way."""
+steps go the same way; with one the optimizer steps on another device, which rounds in its own way."""
 import numpy
 import pytest
 import runs
 from tiers import slow_but
 
+ON_GPU = runs.DEVICE == "cuda"
 LAYOUTS = {
     "one rank": (1, {}, "optimizer"),
     "replicate": (2, {}, "optimizer"),
@@ -25,11 +26,14 @@ def test_changes_nothing(layout, precision, tmp_path):
         recipe = runs.recipe(tmp_path / choice, "gpt", parallel={**parallel, "offload": choice}, evaluate={"every": 7},
                              train={"precision": precision, "ema": 0.9, "micro_batch": 4})
         done = runs.must(runs.tessera("train", recipe, ranks=ranks))
-        assert ("parallel.offload" in done.stdout + done.stderr) == (choice != "none")
+        assert ("parallel.offload spares no memory" in done.stdout + done.stderr) == (choice != "none" and not ON_GPU)
         found[choice] = runs.metrics(tmp_path / choice / "run"), runs.tensors(tmp_path / choice / "run")
     (losses, tensors), (other_losses, other_tensors) = found.values()
-    assert losses == other_losses and losses[20] < losses[1]
-    assert tensors.keys() == other_tensors.keys()
+    assert tensors.keys() == other_tensors.keys() and losses[20] < losses[1]
+    if ON_GPU:
+        assert losses == pytest.approx(other_losses, rel=1e-5 if precision == "fp32" else 1e-3)
+        return
+    assert losses == other_losses
     for name, value in tensors.items():
         assert numpy.array_equal(value, other_tensors[name]), name
 

@@ -214,6 +214,26 @@ def generate_from_nothing(folder):
     return ["generate", folder / "nothing-here", "--prompt", "x"]
 
 
+@error("--device: unknown device 'banana'", "valid: auto, cpu, cuda, cuda:N")
+def generate_on_a_banana(folder):
+    return ["generate", folder / "nothing-here", "--prompt", "x", "--device", "banana"]
+
+
+@error("--device: unknown device 'cuda:x'", "did you mean 'cuda:N'")
+def evaluate_on_a_gpu_without_number(folder):
+    return ["evaluate", folder / "nothing-here", "--device", "cuda:x"]
+
+
+@error("no GPU can be used: ")
+def generate_without_a_gpu(folder):
+    return ["generate", folder / "nothing-here", "--prompt", "x", "--device", "cuda"]
+
+
+@error("no GPU can be used: ")
+def evaluate_without_a_gpu(folder):
+    return ["evaluate", folder / "nothing-here", "--device", "cuda:1"]
+
+
 # --- surroundings ----------------------------------------------------------------------------------------------------
 @error("run.folder", "below-a-file")
 def run_folder_below_a_file(folder):
@@ -241,7 +261,9 @@ def no_arguments(folder):
     return ["train"]
 
 
-NOT_ON_TWO_RANKS = {"unknown_verb", "no_arguments", "unknown_option", "inspect_nothing", "generate_from_nothing"}
+NOT_ON_TWO_RANKS = {"unknown_verb", "no_arguments", "unknown_option", "inspect_nothing", "generate_from_nothing", "generate_on_a_banana",
+                    "evaluate_on_a_gpu_without_number", "generate_without_a_gpu", "evaluate_without_a_gpu"}
+WITHOUT_A_GPU = {"CUDA_VISIBLE_DEVICES": ""}  # also on machines that have one
 MARKS_OF_A_CRASH = ["terminate called", "Exception raised from", "Segmentation", "Aborted", "frame #", "what():"]
 
 
@@ -253,7 +275,7 @@ FAST = [case for case in CASES if case[1] == 1] + [case for case in CASES if cas
 def test_message(name, ranks, tmp_path, trained):
     TRAINED[:] = [trained]
     build, expected = ERRORS[name]
-    process = runs.tessera(*build(tmp_path), ranks=ranks, timeout=60)
+    process = runs.tessera(*build(tmp_path), ranks=ranks, timeout=60, env=WITHOUT_A_GPU)
     message = "\n".join(line for line in process.stderr.splitlines() if "mpirun" not in line)
     assert process.returncode == 2, f"exit code {process.returncode}: {process.stdout[-1000:]}{message[-3000:]}"
     for text in expected:

@@ -29,8 +29,8 @@ SamplingOptions sampling(const OracleArguments& arguments) {
           .repetition_penalty = arguments.number("repetition_penalty", 1)};
 }
 
-void run_gpt(const OracleArguments& arguments, const hdf5::File& in, hdf5::File& out) {
-  const ModelPtr model = load_weights(make_gpt(arguments.sizes<GptConfig>()), in);
+void run_gpt(const OracleArguments& arguments, const hdf5::File& in, hdf5::File& out, at::Device device) {
+  const ModelPtr model = load_weights(make_gpt(arguments.sizes<GptConfig>()), in, device);
   const at::Tensor rows = read_tensor(in, "/prompts", at::kLong);
   std::vector<std::vector<int32_t>> prompts;
   for (int64_t row = 0; row < rows.size(0); ++row) prompts.push_back(row_of(rows, row));
@@ -45,8 +45,8 @@ void run_gpt(const OracleArguments& arguments, const hdf5::File& in, hdf5::File&
   write_tensor(out, "/tokens", tokens);
 }
 
-void run_bert(const OracleArguments& arguments, const hdf5::File& in, hdf5::File& out) {
-  const ModelPtr model = load_weights(make_bert(arguments.sizes<BertConfig>()), in);
+void run_bert(const OracleArguments& arguments, const hdf5::File& in, hdf5::File& out, at::Device device) {
+  const ModelPtr model = load_weights(make_bert(arguments.sizes<BertConfig>()), in, device);
   const auto tokens = row_of(read_tensor(in, "/tokens", at::kLong).unsqueeze(0), 0);
   const auto guesses = fill_mask(*model, tokens, static_cast<int32_t>(arguments.integer("mask", 0)),
                                  arguments.integer("best", 5));
@@ -76,12 +76,13 @@ void run_filter(const OracleArguments& arguments, const hdf5::File& in, hdf5::Fi
 }  // namespace
 
 int main(int argc, char** argv) {
+  const at::Device device = test_device();
   const OracleArguments arguments(argc, argv);
   const hdf5::File in = hdf5::File::open(argv[2]);
   hdf5::File out = hdf5::File::create(argv[3]);
   const std::string mode = argv[1];
-  mode == "gpt"    ? run_gpt(arguments, in, out)
-  : mode == "bert" ? run_bert(arguments, in, out)
+  mode == "gpt"    ? run_gpt(arguments, in, out, device)
+  : mode == "bert" ? run_bert(arguments, in, out, device)
                    : run_filter(arguments, in, out);
   out.close();
 }

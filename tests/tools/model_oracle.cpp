@@ -38,12 +38,13 @@ Batch read_batch(const hdf5::File& file) {
 
 void run(const std::string& family, const std::string& in, const std::string& out,
          const OracleArguments& arguments) {
+  const at::Device device = test_device();
   const hdf5::File source = hdf5::File::open(in);
   hdf5::File result = hdf5::File::create(out);
-  const ModelPtr model = load_weights(make(family, arguments), source);
+  const ModelPtr model = load_weights(make(family, arguments), source, device);
   model->set_recompute(arguments.integer("recompute", 0) != 0);
   auto parameters = model->named_parameters();
-  const Batch batch = read_batch(source);
+  const Batch batch = read_batch(source).to(device);
   const at::Tensor hidden = model->forward(batch);
   write_tensor(result, "/logits", model->token_logits(hidden));
   std::vector<at::Tensor> losses{model->token_loss(hidden, batch).sum /

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "datasets/hdf5.h"
+#include "tests/tools/device.h"
 #include "trainer/name_map.h"
 
 namespace tessera {
@@ -52,12 +53,12 @@ inline at::Tensor read_tensor(const hdf5::File& file, const std::string& name, a
 
 /// As float32.
 inline void write_tensor(hdf5::File& file, const std::string& name, const at::Tensor& tensor) {
-  const at::Tensor values = tensor.detach().to(at::kFloat).contiguous();
+  const at::Tensor values = tensor.detach().to(at::kCPU, at::kFloat).contiguous();
   file.write(name, hdf5::Type::f32, values.sizes().vec(), values.data_ptr());
 }
 
-/// Fills the model with /weights/KEY, under Hugging Face's keys.
-inline ModelPtr load_weights(ModelPtr model, const hdf5::File& file) {
+/// Fills the model with /weights/KEY, under Hugging Face's keys, and moves it.
+inline ModelPtr load_weights(ModelPtr model, const hdf5::File& file, at::Device device) {
   const torch::NoGradGuard no_grad;
   model->allocate();
   auto parameters = model->named_parameters();
@@ -65,6 +66,7 @@ inline ModelPtr load_weights(ModelPtr model, const hdf5::File& file) {
     from_hugging_face(entry, read_tensor(file, "/weights/" + entry.key, at::kFloat),
                       [&](const std::string& name) { return parameters[name]; });
   }
+  if (!device.is_cpu()) model->to(device);
   return model;
 }
 

@@ -75,6 +75,7 @@ std::vector<Example> grouped(const std::vector<Example>& rows, int64_t choices) 
 
 void run(const std::string& family, const std::string& in, const std::string& out,
          const OracleArguments& arguments) {
+  const at::Device device = test_device();
   const hdf5::File source = hdf5::File::open(in);
   hdf5::File result = hdf5::File::create(out);
   const ObjectivePtr objective = make(family, arguments);
@@ -83,12 +84,12 @@ void run(const std::string& family, const std::string& in, const std::string& ou
   const ModelPtr model =
       load_weights(family == "bert" ? make_bert(arguments.sizes<BertConfig>(), objective->heads())
                                     : make_gpt(gpt, objective->heads()),
-                   source);
+                   source, device);
   auto parameters = model->named_parameters();
   std::vector<Example> examples = read_examples(source);
   if (const int64_t choices = arguments.integer("choices", 0)) examples = grouped(examples, choices);
-  const Batch batch = objective->collate(examples);
-  const LossTerms terms = objective->loss(*model, model->forward(batch), batch);
+  const Batch batch = objective->collate(examples), moved = batch.to(device);
+  const LossTerms terms = objective->loss(*model, model->forward(moved), moved);
   write_tensor(result, "/outputs", terms.outputs);
   write_tensor(result, "/predictions", objective->predictions(batch, terms.outputs));
   const at::Tensor loss = terms.sums / static_cast<double>(batch.counts.at(0));
