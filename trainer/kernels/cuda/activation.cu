@@ -3,10 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
+#include "trainer/kernels/cuda/launch.cuh"
 #include "trainer/kernels/cuda/model_kernels.h"
 
 namespace tessera::cuda {
@@ -59,32 +57,30 @@ __global__ void backward_kernel(const T* gradient, const T* x, const T* bias, T*
 at::Tensor activation(const at::Tensor& x, const at::Tensor& bias, Activation kind) {
   at::Tensor y = at::empty_like(x);
   if (x.numel() == 0) return y;
-  const c10::cuda::CUDAGuard guard(x.device());
+  const DeviceGuard guard(x.device());
   const int64_t blocks = std::min<int64_t>((x.numel() + threads - 1) / threads, 65535);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "activation", [&] {
-    forward_kernel<<<static_cast<unsigned>(blocks), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+    launch(forward_kernel<scalar_t>, static_cast<unsigned>(blocks), threads, 
         x.data_ptr<scalar_t>(), bias.defined() ? bias.data_ptr<scalar_t>() : nullptr, y.data_ptr<scalar_t>(), x.numel(),
         x.size(1), kind);
   });
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
   return y;
 }
 
 ActivationGradient activation_backward(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& bias,
                                        Activation kind) {
   ActivationGradient result{at::empty_like(x), {}};
-  const c10::cuda::CUDAGuard guard(x.device());
+  const DeviceGuard guard(x.device());
   const int64_t rows = x.size(0), width = x.size(1), groups = std::min<int64_t>(partial_blocks(rows), 64);
   at::Tensor sums;
   if (bias.defined()) sums = at::zeros({groups, width}, x.options().dtype(at::kFloat));
   if (x.numel() > 0) {
     const dim3 grid(static_cast<unsigned>((width + threads - 1) / threads), static_cast<unsigned>(groups));
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "activation_backward", [&] {
-      backward_kernel<<<grid, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      launch(backward_kernel<scalar_t>, grid, threads, 
           gradient.data_ptr<scalar_t>(), x.data_ptr<scalar_t>(), bias.defined() ? bias.data_ptr<scalar_t>() : nullptr,
           result.x.data_ptr<scalar_t>(), sums.defined() ? sums.data_ptr<float>() : nullptr, rows, width, kind);
     });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
   if (bias.defined()) result.bias = sums.sum(0).to(x.scalar_type());
   return result;

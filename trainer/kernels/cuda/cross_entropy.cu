@@ -3,10 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
+#include "trainer/kernels/cuda/launch.cuh"
 #include "trainer/kernels/cuda/model_kernels.h"
 #include "trainer/kernels/cuda/philox.cuh"
 
@@ -49,29 +47,18 @@ __global__ void cross_entropy_kernel(T* logits, const T* bias, const int64_t* la
   }
 }
 
-at::Tensor column_sum(const at::Tensor& x) { return x.sum(0); }
-
-// Runs when the plug-in is loaded.
-const bool registered = [] {
-  static const Kernels kernels{dropout,    residual_norm,       residual_norm_backward, activation,
-                               activation_backward, cross_entropy, column_sum};
-  register_cuda_kernels(kernels);
-  return true;
-}();
-
 }  // namespace
 
 CrossEntropy cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels) {
-  const c10::cuda::CUDAGuard guard(logits.device());
+  const DeviceGuard guard(logits.device());
   const int64_t rows = logits.size(0);
   const at::Tensor losses = at::empty({rows}, logits.options().dtype(at::kFloat)), correct = at::empty_like(losses);
   if (rows > 0) {
     AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, logits.scalar_type(), "cross_entropy", [&] {
-      cross_entropy_kernel<<<static_cast<unsigned>(rows), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      launch(cross_entropy_kernel<scalar_t>, static_cast<unsigned>(rows), threads, 
           logits.data_ptr<scalar_t>(), bias.defined() ? bias.data_ptr<scalar_t>() : nullptr, labels.data_ptr<int64_t>(),
           losses.data_ptr<float>(), correct.data_ptr<float>(), logits.size(1));
     });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
   return {losses.sum(), correct.sum()};
 }

@@ -6,6 +6,9 @@
 /// The table of kernels.h for NVIDIA GPUs: float32, bfloat16 and float16, on the current stream.
 namespace tessera::cuda {
 
+/// The table.
+const Kernels& kernels();
+
 at::Tensor dropout(const at::Tensor& x, const DropoutSite& site);
 ResidualNormOutput residual_norm(const ResidualNormInput& input);
 ResidualNormGradient residual_norm_backward(const ResidualNormInput& input, const ResidualNormOutput& output,

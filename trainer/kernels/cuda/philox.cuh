@@ -1,8 +1,7 @@
 #pragma once
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "trainer/kernels/cuda/launch.cuh"
 #include "trainer/kernels/kernels.h"
 
 namespace tessera::cuda {

@@ -3,10 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 
+#include "trainer/kernels/cuda/launch.cuh"
 #include "trainer/kernels/cuda/model_kernels.h"
 #include "trainer/kernels/cuda/philox.cuh"
 
@@ -150,13 +148,12 @@ T* pointer(const at::Tensor& tensor) {
 
 at::Tensor dropout(const at::Tensor& x, const DropoutSite& site) {
   if (!site.active() || x.numel() == 0) return x;
-  const c10::cuda::CUDAGuard guard(x.device());
+  const DeviceGuard guard(x.device());
   at::Tensor y = at::empty_like(x);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "dropout", [&] {
-    dropout_kernel<<<static_cast<unsigned>(x.size(0)), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+    launch(dropout_kernel<scalar_t>, static_cast<unsigned>(x.size(0)), threads, 
         x.data_ptr<scalar_t>(), y.data_ptr<scalar_t>(), x.size(1), Site(site));
   });
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
   return y;
 }
 
@@ -166,7 +163,7 @@ ResidualNormOutput residual_norm(const ResidualNormInput& input) {
   ResidualNormOutput output;
   output.sum = adds ? at::empty_like(input.x) : input.x;
   if (!adds && !norms) return output;
-  const c10::cuda::CUDAGuard guard(input.x.device());
+  const DeviceGuard guard(input.x.device());
   if (norms) {
     output.normed = at::empty_like(input.x);
     output.mean = at::empty({input.x.size(0)}, input.x.options().dtype(at::kFloat));
@@ -180,16 +177,15 @@ ResidualNormOutput residual_norm(const ResidualNormInput& input) {
                                  pointer<scalar_t>(output.normed), pointer<float>(output.mean),
                                  pointer<float>(output.rstd),     input.x.size(1),
                                  static_cast<float>(input.epsilon)};
-    forward_kernel<<<static_cast<unsigned>(input.x.size(0)), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+    launch(forward_kernel<scalar_t>, static_cast<unsigned>(input.x.size(0)), threads, 
         data, Site(input.dropout));
   });
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
   return output;
 }
 
 ResidualNormGradient residual_norm_backward(const ResidualNormInput& input, const ResidualNormOutput& output,
                                             const at::Tensor& sum_gradient, const at::Tensor& normed_gradient) {
-  const c10::cuda::CUDAGuard guard(input.x.device());
+  const DeviceGuard guard(input.x.device());
   const int64_t rows = input.x.size(0), width = input.x.size(1), blocks = partial_blocks(rows);
   const at::ScalarType type = input.x.scalar_type();
   const auto partial = [&](bool wanted) {
@@ -215,10 +211,9 @@ ResidualNormGradient residual_norm_backward(const ResidualNormInput& input, cons
                                     pointer<float>(biases),
                                     rows,
                                     width};
-      backward_kernel<<<static_cast<unsigned>(blocks), threads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+      launch(backward_kernel<scalar_t>, static_cast<unsigned>(blocks), threads, 
           data, Site(input.dropout));
     });
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
   if (biases.defined()) gradient.bias = biases.sum(0).to(type);
   if (weights.defined()) {
