@@ -1,143 +1,11 @@
-#include "trainer/kernels/kernels.h"
-
-#include <gtest/gtest.h>
-#include <torch/torch.h>
-
 #include "parallel/plugin.h"
-#include "recipes/random.h"
+#include "tests/trainer/kernels_suite.h"
 #include "trainer/blocks/functions.h"
 
 namespace tessera {
 namespace {
 
-DropoutSite site_for(const at::Tensor& samples, int64_t sequence, double probability = 0.1) {
-  DropoutSite site;
-  site.key = 0x123456789ABCDEF0;
-  site.threshold = static_cast<uint32_t>(probability * 65536);
-  site.samples = samples;
-  site.sequence = sequence;
-  return site;
-}
-
-// The worst error relative to the largest element, both in float64.
-double error(const at::Tensor& ours, const at::Tensor& theirs) {
-  const at::Tensor a = ours.detach().to(at::kDouble), b = theirs.detach().to(at::kDouble);
-  return ((a - b).abs().max() / b.abs().max().clamp_min(1e-12)).item<double>();
-}
-
-// Every device's kernels, in every type, against ATen's.
-class KernelsOfType : public testing::TestWithParam<std::tuple<at::ScalarType, at::DeviceType>> {
- protected:
-  static at::ScalarType type() { return std::get<0>(GetParam()); }
-  static at::Tensor here(const at::Tensor& tensor) { return tensor.to(std::get<1>(GetParam())); }
-  static at::Tensor random(std::vector<int64_t> shape) { return here(torch::randn(shape).to(type())); }
-  static double tolerance() { return type() == at::kFloat ? 2e-6 : type() == at::kHalf ? 2e-3 : 1.6e-2; }
-  static const Kernels& ours() { return kernels_for(random({1, 1})); }
-  void SetUp() override {
-    if (std::get<1>(GetParam()) == at::kCUDA && !find_gpu_plugin()) GTEST_SKIP() << "needs a GPU";
-    torch::manual_seed(3);
-  }
-};
-
-TEST_P(KernelsOfType, DropsWhatPhiloxSays) {
-  const at::Tensor samples = here(torch::tensor({int64_t{7}, int64_t{1} << 40, int64_t{3}})),
-                   x = here(torch::ones({6, 21}).to(type()));
-  DropoutSite site = site_for(samples, 2, 0.5);
-  site.first_position = 9;
-  const at::Tensor y = ours().dropout(x, site);
-  for (int64_t row = 0; row < 6; ++row) {
-    const auto sample = static_cast<uint64_t>(samples[row / 2].item<int64_t>());
-    for (int64_t h = 0; h < 21; ++h) {
-      const auto words = philox({static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32),
-                                 static_cast<uint32_t>(9 + row % 2), static_cast<uint32_t>(h / 8)},
-                                {static_cast<uint32_t>(site.key), static_cast<uint32_t>(site.key >> 32)});
-      const uint32_t lane = words.at(static_cast<size_t>(h % 8 / 2)) >> (h % 2 * 16) & 0xFFFF;
-      EXPECT_EQ(y[row][h].item<float>(), lane >= site.threshold ? 2.0f : 0.0f) << row << " " << h;
-    }
-  }
-  EXPECT_TRUE(torch::equal(y, generic_kernels().dropout(x, site)));
-  site.first_position = 0;
-  site.positions = here(torch::tensor({int64_t{9}, int64_t{10}}));
-  EXPECT_TRUE(torch::equal(y, ours().dropout(x, site)));
-  EXPECT_TRUE(torch::equal(y, generic_kernels().dropout(x, site)));
-}
-
-TEST_P(KernelsOfType, ResidualNormEqualsAten) {
-  for (const int64_t width : {5, 64, 771}) {
-    for (const bool norm : {true, false}) {
-      for (const bool addends : {true, false}) {
-        if (!norm && !addends) continue;
-        ResidualNormInput input;
-        input.x = random({6, width});
-        if (addends) {
-          input.bias = random({width});
-          input.residual = random({6, width});
-          input.dropout = site_for(here(torch::tensor({4, 8, 1})), 2);
-        }
-        if (norm) {
-          input.weight = random({width});
-          input.shift = random({width});
-        }
-        input.epsilon = 1e-5;
-        const ResidualNormOutput mine = ours().residual_norm(input);
-        const ResidualNormOutput theirs = generic_kernels().residual_norm(input);
-        EXPECT_LT(error(mine.sum, theirs.sum), tolerance());
-        if (norm) {
-          EXPECT_LT(error(mine.normed, theirs.normed), 2 * tolerance());
-        }
-        const at::Tensor g = random({6, width}), h = norm ? random({6, width}) : at::Tensor();
-        const auto a = ours().residual_norm_backward(input, theirs, g, h);
-        const auto b = generic_kernels().residual_norm_backward(input, theirs, g, h);
-        EXPECT_LT(error(a.residual, b.residual), 2 * tolerance());
-        EXPECT_LT(error(a.x, b.x), 2 * tolerance());
-        if (addends) {
-          EXPECT_LT(error(a.bias, b.bias), 4 * tolerance());
-        }
-        if (norm) {
-          EXPECT_LT(error(a.weight, b.weight), 4 * tolerance());
-        }
-        if (norm) {
-          EXPECT_LT(error(a.shift, b.shift), 4 * tolerance());
-        }
-      }
-    }
-  }
-}
-
-TEST_P(KernelsOfType, ActivationsEqualAten) {
-  for (const Activation kind : {Activation::gelu_erf, Activation::gelu_tanh, Activation::relu}) {
-    const at::Tensor x = random({5, 1300}) * 3, bias = random({1300}), g = random({5, 1300});
-    // Against float64, so that our approximations are what is measured, not ATen's rounding.
-    const at::Tensor wide = (x + bias).to(at::kDouble), none;
-    EXPECT_LT(error(ours().activation(x, bias, kind), generic_kernels().activation(wide, none, kind)),
-              tolerance());
-    const auto mine = ours().activation_backward(g, x, bias, kind);
-    const auto theirs = generic_kernels().activation_backward(g.to(at::kDouble), wide, none, kind);
-    EXPECT_LT(error(mine.x, theirs.x), 2 * tolerance());
-    EXPECT_LT(error(mine.bias, theirs.x.sum(0)), 4 * tolerance());
-  }
-}
-
-TEST_P(KernelsOfType, CrossEntropyEqualsAten) {
-  const at::Tensor logits = random({9, 515}) * 4, bias = random({515});
-  const at::Tensor labels = here(torch::randint(0, 515, {9}));
-  labels[2] = logits[2].add(bias).argmax();
-  labels[5] = -1;  // predicts nothing
-  at::Tensor mine = logits.clone(), theirs = logits.clone();
-  const CrossEntropy a = ours().cross_entropy(mine, bias, labels);
-  const CrossEntropy b = generic_kernels().cross_entropy(theirs, bias, labels);
-  EXPECT_LT(error(a.sum, b.sum), 1e-5);
-  EXPECT_EQ(a.correct.item<float>(), b.correct.item<float>());
-  EXPECT_GE(a.correct.item<float>(), 1);
-  EXPECT_LT(error(mine, theirs), tolerance());
-  EXPECT_EQ(mine[5].abs().max().item<float>(), 0);
-  EXPECT_GT(mine[4].abs().max().item<float>(), 0);
-}
-
-TEST_P(KernelsOfType, ColumnSumEqualsAten) {
-  const at::Tensor x = random({50, 1030});
-  EXPECT_LT(error(ours().column_sum(x), x.to(at::kDouble).sum(0)), 2 * tolerance());
-}
+const Kernels& cuda_kernels() { return kernels_for(torch::empty({1}, at::kCUDA)); }
 
 TEST_P(KernelsOfType, PaddedRowsGiveWhatDenseOnesDo) {
   const at::Tensor logits = random({9, 515}) * 4, bias = random({515});
@@ -181,13 +49,13 @@ TEST_P(KernelsOfType, ProductsEqualAten) {
             2 * tolerance());
 }
 
-std::string device_and_type(const testing::TestParamInfo<std::tuple<at::ScalarType, at::DeviceType>>& each) {
-  return c10::DeviceTypeName(std::get<1>(each.param)) + std::string(c10::toString(std::get<0>(each.param)));
-}
-INSTANTIATE_TEST_SUITE_P(All, KernelsOfType,
-                         testing::Combine(testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
-                                          testing::Values(at::kCPU, at::kCUDA)),
-                         device_and_type);
+INSTANTIATE_TEST_SUITE_P(
+    All, KernelsOfType,
+    testing::Combine(testing::Values(at::kFloat, at::kBFloat16, at::kHalf),
+                     testing::Values(KernelsUnderTest{"CPU", at::kCPU, cpu_kernels, [] { return true; }},
+                                     KernelsUnderTest{"CUDA", at::kCUDA, cuda_kernels,
+                                                      [] { return find_gpu_plugin() != nullptr; }})),
+    name_of_kernels);
 
 TEST(Dropout, IsTheSameForAnySplitAndAnyThreads) {
   const at::Tensor samples = torch::arange(10, 26), x = torch::randn({16 * 8, 96});

@@ -1,8 +1,7 @@
 #pragma once
-#include <cuda_runtime.h>
-
 #include <cstdint>
 
+#include "trainer/kernels/cuda/launch.cuh"
 #include "trainer/kernels/kernels.h"
 
 namespace tessera::cuda {
@@ -40,43 +39,33 @@ __device__ inline uint4 philox(uint4 counter, uint2 key) {
   return counter;
 }
 
-/// The factors (0 or scale) of elements 8 * group ... 8 * group + 7 of a row.
-__device__ inline void dropout_factors(const Site& site, int64_t row, uint32_t group, float (&factors)[8]) {
-  const auto sample = static_cast<uint64_t>(site.samples[row / site.sequence]);
-  const int64_t column = row % site.sequence;
-  const auto position = static_cast<uint32_t>(site.positions ? site.positions[column] : site.first_position + column);
-  const uint4 bits = philox(make_uint4(static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32), position,
-                                       site.first_group + group),
+/// What the dropout of one row depends on.
+struct RowDropout {
+  uint32_t sample_low = 0, sample_high = 0, position = 0;
+};
+
+__device__ inline RowDropout dropout_of_row(const Site& site, int64_t row) {
+  if (!site.samples) return {};
+  // In 32 bits: a division of 64 takes as long as ten rounds of Philox.
+  const auto number = static_cast<uint32_t>(row), sequence = static_cast<uint32_t>(site.sequence);
+  const auto sample = static_cast<uint64_t>(site.samples[number / sequence]);
+  const int64_t column = number % sequence;
+  return {static_cast<uint32_t>(sample), static_cast<uint32_t>(sample >> 32),
+          static_cast<uint32_t>(site.positions ? site.positions[column] : site.first_position + column)};
+}
+
+/// Drops or scales elements 8 * group ... 8 * group + 7 of a row.
+__device__ inline void drop(const Site& site, const RowDropout& row, int group, float (&values)[8]) {
+  if (!site.samples) return;
+  const uint4 bits = philox(make_uint4(row.sample_low, row.sample_high, row.position,
+                                       site.first_group + static_cast<uint32_t>(group)),
                             make_uint2(static_cast<uint32_t>(site.key), static_cast<uint32_t>(site.key >> 32)));
   const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const uint32_t lane = words[i / 2] >> (i % 2 * 16) & 0xFFFFu;
-    factors[i] = lane >= site.threshold ? site.scale : 0.0f;
+    values[i] = lane >= site.threshold ? values[i] * site.scale : 0.0f;
   }
-}
-
-/// The sum of `value` over the block, for all its threads. At most 32 warps.
-__device__ inline float block_sum(float value) {
-  __shared__ float warps[32];
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, offset);
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  float total = 0;
-  for (unsigned i = 0; i < blockDim.x / 32; ++i) total += warps[i];
-  return total;
-}
-
-__device__ inline float block_max(float value) {
-  __shared__ float warps[32];
-  for (int offset = 16; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(0xFFFFFFFFu, value, offset));
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  float best = warps[0];
-  for (unsigned i = 1; i < blockDim.x / 32; ++i) best = fmaxf(best, warps[i]);
-  return best;
 }
 
 }  // namespace tessera::cuda
