@@ -42,7 +42,9 @@ def find_program(name):
 
 
 class Kit:
-    """What checks work with: `bin`, `data` (bert, gpt), `scratch` for their runs, `values` for the figures they report."""
+    """What checks work with: `bin`, `data` (bert, gpt), `scratch` for their runs, `values` for the figures they report.
+
+    Programs compute with one thread each, unless a check says otherwise with OMP_NUM_THREADS."""
 
     def __init__(self, root, scratch):
         self.root, self.bin, self.data, self.scratch = root, root / "bin", root / "data", scratch
@@ -52,6 +54,7 @@ class Kit:
         self.values, self.name, self.deadline = {}, "", 0.0
         self.has_gpu = pathlib.Path("/dev/nvidiactl").exists() or pathlib.Path("/dev/dxg").exists()
         self.device = "cuda" if self.has_gpu else "cpu"
+        self.threads = len(os.sched_getaffinity(0))
         self.nccl = next(root.glob("nccl-newer/libnccl.so.2"), None)
 
     def link_torch(self):

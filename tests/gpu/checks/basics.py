@@ -3,6 +3,7 @@ import json
 import sys
 
 from runner import Check, Failed
+from target import find_program
 
 ABOUT_TORCH = """
 import json, torch
@@ -20,7 +21,8 @@ PACKED_FOR = "2.11."
 def versions(kit):
     facts = json.loads(kit.run(sys.executable, "-c", ABOUT_TORCH).output.splitlines()[-1])
     if kit.has_gpu:
-        kit.log(kit.run("nvidia-smi", ok=None).output)
+        if find_program("nvidia-smi"):
+            kit.run(find_program("nvidia-smi"), ok=None)  # for the log
         if "gpu" not in facts:
             raise Failed("there is a GPU's device file, but torch sees no GPU")
     if kit.nccl:
@@ -34,7 +36,7 @@ def versions(kit):
 def doctor(kit):
     """The figures that `validate --machine` then plans with."""
     saved = kit.scratch / "machine.json"
-    kit.tessera("doctor", "--save", saved, OMP_NUM_THREADS=4)
+    kit.tessera("doctor", "--save", saved, OMP_NUM_THREADS=min(kit.threads, 8))
     kit.values = kit.json(saved)
     return " ".join(f"{name} {value:.4g}" for name, value in kit.values.items() if isinstance(value, float) and value > 0)
 
