@@ -142,7 +142,7 @@ AttentionRows ring_forward(const Ring& ring, const RingMemory& memory) {
   const auto options = query.options().dtype(block_type(query));
   // As [batch, queries, heads, head_size] in memory, where kernels and the projection that follows want it.
   const at::Tensor output = at::zeros(query.transpose(1, 2).sizes(), options).transpose(1, 2);
-  const AttentionRows rows{output, at::full(query.sizes().slice(0, 3), no_key, options)};
+  AttentionRows rows{output, at::full(query.sizes().slice(0, 3), no_key, options)};
   Traveller keys(ring.group, memory.key_value, /*keep_first=*/true);
   for (int number = 0; number < ring.group.size(); ++number) {
     const bool last = number + 1 == ring.group.size();
