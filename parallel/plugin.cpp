@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "parallel/watchdog.h"
 #include "recipes/error.h"
 
 namespace tessera {
@@ -15,6 +16,9 @@ struct Found {
   std::unique_ptr<GpuPlugin> plugin;
   std::string why_not;
 };
+
+// The plug-in takes it from the program, into which a linker puts only what somebody names.
+[[gnu::used]] void (Watchdog::*const kept_for_plugin)() const = &Watchdog::throw_error;
 
 // The driver's device file, also under Windows' Linux: loading CUDA to learn that there is no GPU costs 0.1
 // s.
