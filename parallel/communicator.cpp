@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "parallel/transport.h"
+#include "parallel/unwinding.h"
 
 namespace tessera {
 namespace {
@@ -13,6 +14,16 @@ const char* kind_name(Kind kind) {
   static const char* const names[] = {"all-reduce", "reduce-scatter", "all-gather", "broadcast",
                                       "send",       "receive",        "all-to-all", "barrier"};
   return names[static_cast<int>(kind)];
+}
+
+// Destroyed by an exception it is left as it stands, for good.
+std::shared_ptr<Transport> left_by_exceptions(std::shared_ptr<Transport> transport) {
+  if (!transport) return nullptr;
+  Transport* const itself = transport.get();
+  return {itself, [owner = std::move(transport), unwinding = Unwinding()](Transport*) mutable {
+            std::shared_ptr<Transport> last = std::move(owner);
+            if (unwinding) new std::shared_ptr<Transport>(std::move(last));
+          }};
 }
 
 // A mistake in our own code, not the user's.
@@ -63,7 +74,7 @@ std::string describe(const Operation& operation) {
 
 Communicator::Communicator() = default;
 Communicator::Communicator(std::shared_ptr<Transport> transport)
-    : transport_(std::move(transport)), traffic_(std::make_shared<TrafficCounter>()) {}
+    : transport_(left_by_exceptions(std::move(transport))), traffic_(std::make_shared<TrafficCounter>()) {}
 
 int Communicator::rank() const { return transport_ ? transport_->rank() : 0; }
 int Communicator::size() const { return transport_ ? transport_->size() : 1; }
@@ -82,7 +93,10 @@ Communicator Communicator::subgroup(int color, int key) const {
 Traffic Communicator::traffic() const { return traffic_ ? traffic_->read() : Traffic(); }
 
 Communicator Communicator::counted_apart() const {
-  return transport_ ? Communicator(transport_) : Communicator();
+  if (!transport_) return {};
+  Communicator group = *this;
+  group.traffic_ = std::make_shared<TrafficCounter>();
+  return group;
 }
 
 Work Communicator::start(Operation operation) const {

@@ -44,7 +44,8 @@ struct Traffic {
 /// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its
 /// transport. Every operation must be called by all ranks of the group in the same order. Tensors are
 /// contiguous, on the transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
-/// Errors: std::runtime_error naming the operation, the rank and the host.
+/// Errors: std::runtime_error naming the operation, the rank and the host. Where an exception destroys the
+/// last handle, the group is left as it stands, since ending it may wait for its other ranks.
 class Communicator {
  public:
   Communicator();  ///< a group of one

@@ -5,6 +5,7 @@
 // "ema/<name>"), stitched from the rectangles in the shards: h5py and h5dump read it whole, any mesh reads
 // its part. A folder is written under a hidden name, made durable and renamed last: one with its final name
 // is complete.
+#include <chrono>
 #include <functional>
 #include <future>
 #include <map>
@@ -69,6 +70,8 @@ class CheckpointWriter {
   /// Until the last save() is on disk under its final name on rank 0 (its shard, on the other ranks). Errors
   /// as save().
   void wait();
+  /// The same, for so long, of a run that ends with another error than its own.
+  void wait_for(std::chrono::seconds time) const;
 
  private:
   struct Job;

@@ -148,6 +148,10 @@ void CheckpointWriter::wait() {
   }
 }
 
+void CheckpointWriter::wait_for(std::chrono::seconds time) const {
+  if (pending_.valid()) pending_.wait_for(time);
+}
+
 void CheckpointWriter::stage(const CheckpointMeta& meta, const std::vector<TensorPiece>& pieces) {
   constexpr int64_t alignment = 64;
   Job& job = *job_;
