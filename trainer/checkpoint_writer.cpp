@@ -132,6 +132,7 @@ void CheckpointWriter::save(const CheckpointMeta& meta, const std::vector<Tensor
   if (meta.step == last_step_) return;
   wait();
   stage(meta, pieces);
+  if (options_.check) options_.check();
   last_step_ = meta.step;
   pending_ =
       std::async(options_.background ? std::launch::async : std::launch::deferred, [this] { write(); });
