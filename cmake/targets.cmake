@@ -16,7 +16,7 @@ endfunction()
 # tessera_library(FOLDER LIBRARIES…): a static library of all sources below FOLDER, found under tessera::FOLDER.
 function(tessera_library folder)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${folder}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/launch/main\\.cpp$|/cuda/|/nccl\\.cpp$")
+  list(FILTER sources EXCLUDE REGEX "/launch/main\\.cpp$|/cuda/")
   add_library(tessera_${folder} STATIC ${sources})
   set(loops ${sources})
   list(FILTER loops INCLUDE REGEX "/kernels/cpu/.*loops\\.cpp$")
@@ -44,12 +44,12 @@ function(tessera_program name)
     RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 endfunction()
 
-# GPU support, libtessera_cuda.so beside the program and made with it: parallel/nccl.cpp and the sources in cuda/ folders.
+# GPU support, libtessera_cuda.so beside the program and made with it: the sources in cuda/ folders.
 function(tessera_cuda_plugin program)
   if(NOT TESSERA_HAS_CUDA)
     return()
   endif()
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS trainer/*/cuda/*.cpp trainer/*/cuda/*.cu parallel/cuda/*.cpp parallel/cuda/*.cu parallel/nccl.cpp)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS trainer/*/cuda/*.cpp trainer/*/cuda/*.cu parallel/cuda/*.cpp parallel/cuda/*.cu)
   add_library(tessera_cuda MODULE ${sources})
   add_dependencies(${program} tessera_cuda)  # nothing is linked, but a program without it would not see the GPU
   target_include_directories(tessera_cuda PRIVATE ${CMAKE_SOURCE_DIR})

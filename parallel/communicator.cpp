@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "parallel/transport.h"
+#include "parallel/unwinding.h"
 
 namespace tessera {
 namespace {
@@ -13,6 +14,16 @@ const char* kind_name(Kind kind) {
   static const char* const names[] = {"all-reduce", "reduce-scatter", "all-gather", "broadcast",
                                       "send",       "receive",        "all-to-all", "barrier"};
   return names[static_cast<int>(kind)];
+}
+
+// Destroyed by an exception it is left as it stands, for good.
+std::shared_ptr<Transport> left_by_exceptions(std::shared_ptr<Transport> transport) {
+  if (!transport) return nullptr;
+  Transport* const itself = transport.get();
+  return {itself, [owner = std::move(transport), unwinding = Unwinding()](Transport*) mutable {
+            std::shared_ptr<Transport> last = std::move(owner);
+            if (unwinding) new std::shared_ptr<Transport>(std::move(last));
+          }};
 }
 
 // A mistake in our own code, not the user's.
@@ -32,11 +43,14 @@ void check_tensor(const Operation& operation, const at::Tensor& tensor, const Tr
                       transport.device().str()));
 }
 
+bool point_to_point(const Operation& operation) {
+  return operation.kind == Kind::send || operation.kind == Kind::receive;
+}
+
 void check_peer(const Operation& operation, int size, int rank) {
-  const bool point_to_point = operation.kind == Kind::send || operation.kind == Kind::receive;
   require(operation.peer >= 0 && operation.peer < size, operation,
           fmt::format("there is no rank {} in a group of {}", operation.peer, size));
-  require(!point_to_point || operation.peer != rank, operation, "a rank sends nothing to itself");
+  require(!point_to_point(operation) || operation.peer != rank, operation, "a rank sends nothing to itself");
   require(operation.tag >= 0 && operation.tag < 8192, operation, "tags are 0 to 8191");
 }
 
@@ -62,19 +76,21 @@ std::string describe(const Operation& operation) {
 }
 
 Communicator::Communicator() = default;
-Communicator::Communicator(std::shared_ptr<Transport> transport)
-    : transport_(std::move(transport)), traffic_(std::make_shared<TrafficCounter>()) {}
+Communicator::Communicator(std::shared_ptr<Transport> transport, GroupUse use)
+    : transport_(left_by_exceptions(std::move(transport))),
+      use_(use),
+      traffic_(std::make_shared<TrafficCounter>()) {}
 
 int Communicator::rank() const { return transport_ ? transport_->rank() : 0; }
 int Communicator::size() const { return transport_ ? transport_->size() : 1; }
 at::Device Communicator::device() const { return transport_ ? transport_->device() : at::Device(at::kCPU); }
 
-Communicator Communicator::split(int color, int key) const {
-  return transport_ ? Communicator(transport_->split(color, key)) : Communicator();
+Communicator Communicator::split(int color, int key, GroupUse use) const {
+  return transport_ ? Communicator(transport_->split(color, key, use), use) : Communicator();
 }
 
-Communicator Communicator::subgroup(int color, int key) const {
-  Communicator group = split(color, key);
+Communicator Communicator::subgroup(int color, int key, GroupUse use) const {
+  Communicator group = split(color, key, use);
   group.traffic_ = traffic_;
   return group;
 }
@@ -82,13 +98,18 @@ Communicator Communicator::subgroup(int color, int key) const {
 Traffic Communicator::traffic() const { return traffic_ ? traffic_->read() : Traffic(); }
 
 Communicator Communicator::counted_apart() const {
-  return transport_ ? Communicator(transport_) : Communicator();
+  if (!transport_) return {};
+  Communicator group = *this;
+  group.traffic_ = std::make_shared<TrafficCounter>();
+  return group;
 }
 
 Work Communicator::start(Operation operation) const {
   check_tensor(operation, operation.output, *transport_);
   check_tensor(operation, operation.input, *transport_);
   check_peer(operation, transport_->size(), transport_->rank());
+  require(use_ == GroupUse::messages || !point_to_point(operation), operation,
+          "the group was made for collectives only");
   if (operation.input.defined() && operation.output.defined()) {
     require(operation.input.scalar_type() == operation.output.scalar_type(), operation,
             "input and output differ in type");
@@ -160,6 +181,10 @@ Work Communicator::all_to_all_async(const at::Tensor& output, const at::Tensor& 
 
 void Communicator::barrier() const {
   if (transport_) start({}).wait();
+}
+
+void Communicator::check() const {
+  if (transport_) transport_->check();
 }
 
 std::vector<std::string> Communicator::gather_text(const std::string& text) const {

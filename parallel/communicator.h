@@ -13,6 +13,10 @@ struct TrafficCounter;
 
 enum class Reduction { sum, max, min };
 
+/// What the ranks of a group do together: collectives only, or messages to one another as well, for which a
+/// GPU needs more communicators and streams (parallel/channels.h).
+enum class GroupUse { collectives, messages };
+
 /// The end of an asynchronous operation. Destroying it does not wait.
 class Work {
  public:
@@ -44,20 +48,21 @@ struct Traffic {
 /// A group of ranks that act together: a cheap handle, copied freely. A group of one never calls its
 /// transport. Every operation must be called by all ranks of the group in the same order. Tensors are
 /// contiguous, on the transport's device, of type float32, float64, bfloat16, float16, int32, int64 or uint8.
-/// Errors: std::runtime_error naming the operation, the rank and the host.
+/// Errors: std::runtime_error naming the operation, the rank and the host. Where an exception destroys the
+/// last handle, the group is left as it stands, since ending it may wait for its other ranks.
 class Communicator {
  public:
   Communicator();  ///< a group of one
-  explicit Communicator(std::shared_ptr<Transport> transport);
+  explicit Communicator(std::shared_ptr<Transport> transport, GroupUse use = GroupUse::messages);
 
   int rank() const;
   int size() const;
   at::Device device() const;  ///< where the tensors of operations live; the CPU for a group of one
 
   /// The ranks that passed the same colour, ordered by (key, rank).
-  Communicator split(int color, int key) const;
+  Communicator split(int color, int key, GroupUse use = GroupUse::collectives) const;
   /// The same, whose traffic counts as this group's.
-  Communicator subgroup(int color, int key) const;
+  Communicator subgroup(int color, int key, GroupUse use = GroupUse::collectives) const;
 
   /// What this rank has sent through this handle and its copies; nothing in a group of one.
   Traffic traffic() const;
@@ -89,6 +94,10 @@ class Communicator {
 
   void barrier() const;
 
+  /// Makes the host wait for what is under way in this group and in all that were split from it; throws where
+  /// any of it failed. What was computed of it before is then as it should be. No message of its own.
+  void check() const;
+
   /// Everyone's text, in order of rank (lengths may differ). For small host-side facts, not for the hot loop.
   std::vector<std::string> gather_text(const std::string& text) const;
 
@@ -96,6 +105,7 @@ class Communicator {
   Work start(Operation operation) const;
 
   std::shared_ptr<Transport> transport_;  // null for a group of one
+  GroupUse use_ = GroupUse::messages;
   std::shared_ptr<TrafficCounter> traffic_;
 };
 

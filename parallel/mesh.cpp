@@ -36,7 +36,10 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
     coordinates_[axis] = rest % sizes_[axis];
     rest /= sizes_[axis];
   }
-  for (int axis = 0; axis < num_axes; ++axis) along_[axis] = group({static_cast<Axis>(axis)});
+  for (int axis = 0; axis < num_axes; ++axis) {
+    const bool ring = static_cast<Axis>(axis) == Axis::context;
+    along_[axis] = group({static_cast<Axis>(axis)}, ring ? GroupUse::messages : GroupUse::collectives);
+  }
   data_ = group({Axis::replicate, Axis::shard});
   gradient_ = group({Axis::replicate, Axis::shard, Axis::context});
   replicas_ = group({Axis::replicate, Axis::context});
@@ -48,7 +51,7 @@ Mesh::Mesh(const Communicator& world, const MeshSizes& sizes)
   }
 }
 
-Communicator Mesh::group(std::initializer_list<Axis> free) const {
+Communicator Mesh::group(std::initializer_list<Axis> free, GroupUse use) const {
   int color = 0;
   int members = 1;
   for (int axis = 0; axis < num_axes; ++axis) {
@@ -58,7 +61,7 @@ Communicator Mesh::group(std::initializer_list<Axis> free) const {
   }
   if (members == 1) return {};
   if (members == world_.size()) return world_.counted_apart();
-  return world_.split(color, world_.rank());
+  return world_.split(color, world_.rank(), use);
 }
 
 std::vector<std::pair<std::string, Traffic>> Mesh::traffic() const {

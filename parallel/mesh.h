@@ -33,7 +33,8 @@ class Mesh {
   int size(Axis axis) const { return sizes_[static_cast<size_t>(axis)]; }
   int coordinate(Axis axis) const { return coordinates_[static_cast<size_t>(axis)]; }
   const Communicator& world() const { return world_; }
-  /// The ranks that differ from this one along `axis` only.
+  /// The ranks that differ from this one along `axis` only. Messages go along context (a ring); those of a
+  /// pipeline go through PipelineLinks.
   const Communicator& along(Axis axis) const { return along_[static_cast<size_t>(axis)]; }
   /// The ranks that see different samples: replicate and shard together.
   const Communicator& data() const { return data_; }
@@ -62,7 +63,7 @@ class Mesh {
 
  private:
   // The ranks that agree in all coordinates but those of `free`.
-  Communicator group(std::initializer_list<Axis> free) const;
+  Communicator group(std::initializer_list<Axis> free, GroupUse use = GroupUse::collectives) const;
 
   Communicator world_;
   std::array<int, num_axes> sizes_;

@@ -28,7 +28,7 @@ class MpiTransport : public Transport {
 
   // Needs no call of MPI: a group is a list of ranks and a number that its messages carry. The number is the
   // highest that any member would use next, so two groups that share two ranks never share it.
-  std::shared_ptr<Transport> split(int color, int key) override {
+  std::shared_ptr<Transport> split(int color, int key, GroupUse) override {
     const at::Tensor mine = at::tensor({color, key, worker_->next_group_id()}, at::kInt);
     const at::Tensor all = at::empty({size(), 3}, at::kInt);
     start({Operation::Kind::all_gather, all, mine})->wait();

@@ -12,6 +12,17 @@ int num_link_rounds(int num_stages) { return num_stages == 1 ? 0 : 2 + num_stage
 int link_round(int link, int num_stages) {
   return num_stages % 2 == 1 && link == num_stages - 1 ? 2 : link % 2;
 }
+
+// NCCL connects two ranks with their first message of a direction, and keeps both hosts until then: a stage
+// that receives ahead would not come to the send without which the other has nothing to answer.
+void connect(const Communicator& link) {
+  if (link.size() == 1) return;
+  const Communicator pair = link.counted_apart();
+  const at::Tensor token = at::zeros({1}, at::TensorOptions(pair.device()).dtype(at::kByte));
+  for (const int sender : {0, 1}) {
+    sender == pair.rank() ? pair.send(token, 1 - sender) : pair.receive(token, sender);
+  }
+}
 }  // namespace
 
 // Link i joins stages i and i + 1.
@@ -20,7 +31,11 @@ PipelineLinks::PipelineLinks(const Communicator& axis) : stage_(axis.rank()), nu
     const bool forth = link_round(stage_, num_stages_) == round;
     const bool back = link_round(previous(), num_stages_) == round;
     const int alone = num_stages_ + stage_;
-    const Communicator link = axis.subgroup(forth ? stage_ : back ? previous() : alone, stage_);
+    const Communicator link = axis.subgroup(forth  ? stage_
+                                            : back ? previous()
+                                                   : alone,
+                                            stage_, GroupUse::messages);
+    connect(link);
     if (forth) with_next_ = link;
     if (back) with_previous_ = link;
   }

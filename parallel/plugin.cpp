@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "parallel/watchdog.h"
 #include "recipes/error.h"
 
 namespace tessera {
@@ -16,6 +17,9 @@ namespace fs = std::filesystem;
 
 // CUDA 13 needs the driver 580 (release notes of the toolkit).
 constexpr int oldest_driver = 580;
+
+// The plug-in takes it from the program, into which a linker puts only what somebody names.
+[[gnu::used]] void (Watchdog::*const kept_for_plugin)() const = &Watchdog::throw_error;
 
 // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul …"
 std::string driver_version() {

@@ -40,8 +40,10 @@ class Transport {
   virtual int size() const = 0;
   virtual at::Device device() const = 0;  ///< where the tensors of operations live
   virtual std::shared_ptr<Work::State> start(Operation operation) = 0;
-  /// Null where the new group has one member. Called by all ranks of the group.
-  virtual std::shared_ptr<Transport> split(int color, int key) = 0;
+  /// Null where the new group has one member. Called by all ranks of the group, with the same use.
+  virtual std::shared_ptr<Transport> split(int color, int key, GroupUse use) = 0;
+  /// Communicator::check(); nothing to do where wait() makes the host wait and tells of all errors.
+  virtual void check() {}
 };
 
 /// "all-reduce of 4.0 MiB of float32" for messages.

@@ -40,6 +40,26 @@ std::chrono::milliseconds time_limit() {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
 }
 
+// Says what was thrown, and ends the job.
+[[noreturn]] void abort_job_by(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    abort_job(error.what(), 2);
+  } catch (const c10::Error& error) {
+    abort_job(error.what_without_backtrace(), 1);
+  } catch (const std::exception& error) {
+    abort_job(error.what(), 1);
+  } catch (...) {
+    abort_job("an exception of no known type", 1);
+  }
+}
+
+void on_terminate() {
+  if (const auto thrown = std::current_exception()) abort_job_by(thrown);
+  abort_job("std::terminate was called", 1);
+}
+
 std::string host_name() {
   char name[256] = "";
   gethostname(name, sizeof(name) - 1);
@@ -47,7 +67,7 @@ std::string host_name() {
 }
 }  // namespace
 
-World::World() : info_(launch_info()), exceptions_at_start_(std::uncaught_exceptions()) {
+World::World() : info_(launch_info()) {
   const auto limit = time_limit();
   job().rank = info_.rank;
   job().size = info_.size;
@@ -60,7 +80,7 @@ World::World() : info_(launch_info()), exceptions_at_start_(std::uncaught_except
 
 World::~World() {
   if (!worker_) return;
-  if (std::uncaught_exceptions() > exceptions_at_start_) {
+  if (unwinding_) {
     job().worker = nullptr;
     worker_->abandon();
     new std::shared_ptr<MpiWorker>(worker_);  // its thread lives on until the process ends
@@ -103,14 +123,11 @@ int run_job(const std::function<int(World&)>& body) {
   const auto guarded = [](const std::function<int()>& inner) {
     try {
       return inner();
-    } catch (const Error& error) {
-      abort_job(error.what(), 2);
-    } catch (const c10::Error& error) {
-      abort_job(error.what_without_backtrace(), 1);
-    } catch (const std::exception& error) {
-      abort_job(error.what(), 1);
+    } catch (...) {
+      abort_job_by(std::current_exception());
     }
   };
+  std::set_terminate(on_terminate);
   return guarded([&] {
     World world;
     return guarded([&] { return body(world); });

@@ -7,6 +7,7 @@
 
 #include "parallel/communicator.h"
 #include "parallel/launch_info.h"
+#include "parallel/unwinding.h"
 
 namespace tessera {
 
@@ -46,12 +47,12 @@ class World {
   LaunchInfo info_;
   std::shared_ptr<MpiWorker> worker_;  // null for a process alone
   Communicator communicator_;
-  int exceptions_at_start_;
+  Unwinding unwinding_;
 };
 
 /// Runs a program's body in a World and gives its exit code. An exception, also of the World's start, ends
 /// the job on all ranks: code 2 for Error (the user can mend it), 1 for all others, with its message printed
-/// once.
+/// once. So does what ends a program without unwinding it: an exception out of a thread or a destructor.
 int run_job(const std::function<int(World&)>& body);
 
 /// Prints "rank R (host, step S): message" (the message alone where there is one rank) and ends the job

@@ -5,6 +5,7 @@
 // "ema/<name>"), stitched from the rectangles in the shards: h5py and h5dump read it whole, any mesh reads
 // its part. A folder is written under a hidden name, made durable and renamed last: one with its final name
 // is complete.
+#include <chrono>
 #include <functional>
 #include <future>
 #include <map>
@@ -46,7 +47,11 @@ struct CheckpointOptions {
   int keep = 3;            ///< newest checkpoints to keep, at least 1
   bool keep_best = true;   ///< and the one with the lowest score
   bool background = true;  ///< write while training goes on
-  double patience = 600;   ///< seconds that rank 0 waits for the other ranks' shards once its own is written
+  /// Throws where what this rank has computed cannot be trusted (Communicator::check); may stay empty. Called
+  /// by save() when it has copied the pieces: nothing of a rank that throws is written, so that nothing is
+  /// published.
+  std::function<void()> check;
+  double patience = 600;  ///< seconds that rank 0 waits for the other ranks' shards once its own is written
 };
 
 /// Writes checkpoints. All ranks make one, and call save() at the same steps.
@@ -62,13 +67,15 @@ class CheckpointWriter {
   /// Copies this rank's pieces and returns; a thread writes them. Waits first if the previous checkpoint is
   /// still being written. Saving the step that was saved last does nothing. `pieces` of all ranks must tile
   /// the tensors; a rank may have none. Errors: those of the previous save() that ran in the background (full
-  /// disk, lost file system, a rank that did not deliver), as Error naming the file; earlier checkpoints
-  /// stay, and save() may be called again.
+  /// disk, lost file system, a rank that did not deliver), as Error naming the file, and what `check` throws;
+  /// earlier checkpoints stay, and save() may be called again.
   void save(const CheckpointMeta& meta, const std::vector<TensorPiece>& pieces);
 
   /// Until the last save() is on disk under its final name on rank 0 (its shard, on the other ranks). Errors
   /// as save().
   void wait();
+  /// The same, for so long, of a run that ends with another error than its own.
+  void wait_for(std::chrono::seconds time) const;
 
  private:
   struct Job;

@@ -133,6 +133,7 @@ void CheckpointWriter::save(const CheckpointMeta& meta, const std::vector<Tensor
   if (meta.step == last_step_) return;
   wait();
   stage(meta, pieces);
+  if (options_.check) options_.check();
   last_step_ = meta.step;
   pending_ =
       std::async(options_.background ? std::launch::async : std::launch::deferred, [this] { write(); });
@@ -147,6 +148,10 @@ void CheckpointWriter::wait() {
     last_step_ = -1;
     throw;
   }
+}
+
+void CheckpointWriter::wait_for(std::chrono::seconds time) const {
+  if (pending_.valid()) pending_.wait_for(time);
 }
 
 void CheckpointWriter::stage(const CheckpointMeta& meta, const std::vector<TensorPiece>& pieces) {

@@ -187,6 +187,7 @@ void Session::resume() {
       recipe.checkpoint.keep > 0 ? static_cast<int>(recipe.checkpoint.keep) : std::numeric_limits<int>::max();
   options.keep_best = recipe.checkpoint.keep_best;
   options.background = recipe.checkpoint.background;
+  options.check = [this] { mesh.world().check(); };
   writer = std::make_unique<CheckpointWriter>(options);
   if (world.rank() == 0) write_file(recipe.run.folder + "/recipe.yaml", dump(recipe, catalog()));
   log->start(state.step, total_steps);

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <memory>
 #include <optional>
 
 #include "datasets/loader.h"
@@ -56,6 +57,10 @@ class Trainer {
         mover_(session_.device) {}
 
   Ending run();
+  /// After an error: what is being saved gets some seconds to come about.
+  void give_up() const {
+    if (session_.writer) session_.writer->wait_for(std::chrono::seconds(10));
+  }
 
  private:
   void report_start() const;
@@ -319,6 +324,17 @@ void Trainer::save() {
   session_.log->saved(state().step);
 }
 
+/// A run that fails is left as it stands, for the process ends: taking it down may wait for other ranks
+/// (communicators), or for a device that waits for them (pinned memory), before anybody has read why.
+Ending run_or_leave(std::unique_ptr<Trainer> trainer) {
+  try {
+    return trainer->run();
+  } catch (...) {
+    trainer.release()->give_up();
+    throw;
+  }
+}
+
 }  // namespace
 
 /// Where a stage of `adapt` ends, other parameters are trained: everything is made anew around the checkpoint
@@ -326,7 +342,7 @@ void Trainer::save() {
 Ending train(const Recipe& recipe, World& world, const TrainHooks& hooks) {
   Recipe now = recipe;
   for (;;) {
-    const Ending ending = Trainer(now, world, hooks).run();
+    const Ending ending = run_or_leave(std::make_unique<Trainer>(now, world, hooks));
     if (!ending.goes_on) return ending;
     now.run.resume = "auto";
   }

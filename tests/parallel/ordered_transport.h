@@ -1,134 +1,82 @@
 #pragma once
-#include <chrono>
-#include <condition_variable>
-#include <deque>
-#include <map>
-#include <mutex>
-#include <stdexcept>
-#include <vector>
+#include <thread>
 
-#include "parallel/transport.h"
+#include "tests/parallel/ordered_job.h"
 
 namespace tessera {
 
-/// Ranks as threads of one process, whose messages go as NCCL's do: no tags, and each rank carries out a
-/// communicator's messages up the ranks one after the other, and those down the ranks likewise; a send ends
-/// with its receive. Only send, receive and split.
+/// A rank's end of a group of an OrderedJob.
 class OrderedTransport : public Transport {
  public:
-  /// What the ranks of a group share.
-  struct Group {
-    explicit Group(int size) : queues(size), facts(size), made(size) {}
-    struct Task : Work::State {
-      Task(Group& group_, Operation operation_) : group(group_), operation(std::move(operation_)) {}
-      bool done() override {
-        const std::lock_guard lock(group.mutex);
-        return ended;
-      }
-      void wait() override {
-        std::unique_lock lock(group.mutex);
-        if (!group.changed.wait_for(lock, std::chrono::seconds(20), [this] { return ended; })) {
-          throw std::runtime_error("deadlock");
-        }
-      }
-      double seconds() override { return 0; }
-      Group& group;
-      Operation operation;
-      bool ended = false;
-    };
-    struct Channels {
-      std::deque<std::shared_ptr<Task>> up, down;
-    };
-    struct Fact {
-      int color, key;
-    };
-
-    // Ends what both sides have reached.
-    void match() {
-      for (bool moved = true; moved;) {
-        moved = false;
-        for (int from = 0; from < size(); ++from) {
-          for (int to = 0; to < size(); ++to) moved |= from != to && match(from, to);
-        }
-      }
-    }
-    bool match(int from, int to) {
-      auto& sends = from < to ? queues[from].up : queues[from].down;
-      auto& receives = from < to ? queues[to].up : queues[to].down;
-      if (sends.empty() || receives.empty()) return false;
-      const Operation& send = sends.front()->operation;
-      const Operation& receive = receives.front()->operation;
-      if (send.kind != Operation::Kind::send || send.peer != to) return false;
-      if (receive.kind != Operation::Kind::receive || receive.peer != from) return false;
-      receive.output.copy_(send.input);
-      for (auto* queue : {&sends, &receives}) {
-        queue->front()->ended = true;
-        queue->pop_front();
-      }
-      return true;
-    }
-    int size() const { return static_cast<int>(queues.size()); }
-
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::vector<Channels> queues;  // by rank
-    std::vector<Fact> facts;       // of the split under way
-    int num_facts = 0;
-    int num_splits = 0;
-    std::vector<std::shared_ptr<Transport>> made;  // by the last split, by rank
-  };
-
-  OrderedTransport(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  OrderedTransport(OrderedJob::Group& group, int rank) : group_(group), rank_(rank) {}
   int rank() const override { return rank_; }
-  int size() const override { return group_->size(); }
+  int size() const override { return group_.size(); }
   at::Device device() const override { return at::kCPU; }
 
   std::shared_ptr<Work::State> start(Operation operation) override {
-    const bool sends = operation.kind == Operation::Kind::send;
-    const bool up = sends == (operation.peer > rank_);
-    auto task = std::make_shared<Group::Task>(*group_, std::move(operation));
-    const std::lock_guard lock(group_->mutex);
-    auto& channels = group_->queues[rank_];
-    (up ? channels.up : channels.down).push_back(task);
-    group_->match();
-    group_->changed.notify_all();
+    auto task = std::make_shared<OrderedJob::Task>(group_, rank_, std::move(operation));
+    group_.job.issue(task);
     return task;
   }
-
-  std::shared_ptr<Transport> split(int color, int key) override {
-    std::unique_lock lock(group_->mutex);
-    group_->facts[rank_] = {color, key};
-    const int number = group_->num_splits;
-    if (++group_->num_facts == size()) {
-      make_groups();
-      group_->num_facts = 0;
-      ++group_->num_splits;
-      group_->changed.notify_all();
-    }
-    group_->changed.wait(lock, [&] { return group_->num_splits > number; });
-    return group_->made[rank_];
+  std::shared_ptr<Transport> split(int color, int key, GroupUse use) override {
+    return group_.job.split(group_, rank_, color, key, use);
   }
 
  private:
-  // For all ranks: a rank that is quick may be in its next split before another has left this one.
-  void make_groups() {
-    std::map<int, std::shared_ptr<Group>> groups;
-    for (int i = 0; i < size(); ++i) {
-      const auto [color, key] = group_->facts[i];
-      int members = 0;
-      int rank = 0;
-      for (const auto& other : group_->facts) {
-        members += other.color == color;
-        rank += other.color == color && other.key < key;
-      }
-      auto& group = groups[color];
-      if (!group) group = std::make_shared<Group>(members);
-      group_->made[i] = members == 1 ? nullptr : std::make_shared<OrderedTransport>(group, rank);
-    }
-  }
-
-  std::shared_ptr<Group> group_;
+  OrderedJob::Group& group_;  // the job's
   int rank_;
 };
+
+inline std::shared_ptr<Transport> OrderedJob::split(Group& group, int rank, int color, int key,
+                                                    GroupUse use) {
+  std::unique_lock lock(mutex_);
+  group.members[rank].split = {color, key, use};
+  const int number = group.num_splits;
+  if (++group.num_in_split == group.size()) {
+    std::map<int, std::vector<std::pair<int, int>>> colors;  // to (key, rank)
+    for (int i = 0; i < group.size(); ++i) {
+      colors[group.members[i].split.color].emplace_back(group.members[i].split.key, i);
+    }
+    for (auto& [unused, ranks] : colors) {
+      std::sort(ranks.begin(), ranks.end());
+      std::vector<int> job_ranks;
+      for (const auto& each : ranks) job_ranks.push_back(group.members[each.second].job_rank);
+      for (const auto& each : ranks) group.members[each.second].made = nullptr;
+      if (ranks.size() == 1) continue;
+      Group& part = *make_group(job_ranks, group.members[ranks.front().second].split.use);
+      for (int i = 0; i < part.size(); ++i) {
+        group.members[ranks[i].second].made = std::make_shared<OrderedTransport>(part, i);
+      }
+    }
+    group.num_in_split = 0;
+    ++group.num_splits;
+    changed_.notify_all();
+  }
+  wait_until(lock, [&] { return group.num_splits > number; });
+  return group.members[rank].made;
+}
+
+/// Calls body(communicator of all ranks) on as many threads as there are ranks; what they threw, with the
+/// rank.
+template <class F>
+std::vector<std::string> errors_of_ranks(OrderedJob& job, const F& body) {
+  const int num_ranks = job.world().size();
+  std::vector<std::string> errors(num_ranks);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    threads.emplace_back([&, rank] {
+      try {
+        body(num_ranks == 1 ? Communicator()
+                            : Communicator(std::make_shared<OrderedTransport>(job.world(), rank)));
+      } catch (const std::exception& error) {
+        errors[rank] = "rank " + std::to_string(rank) + ": " + error.what();
+      }
+      job.leave();
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  std::erase(errors, "");
+  return errors;
+}
 
 }  // namespace tessera

@@ -12,19 +12,9 @@ namespace tessera {
 namespace {
 /// Calls body(communicator) on as many threads as there are ranks.
 template <class F>
-void on_ranks(int num_ranks, const F& body) {
-  const auto group = std::make_shared<OrderedTransport::Group>(num_ranks);
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < num_ranks; ++rank) {
-    threads.emplace_back([&, rank] {
-      try {
-        body(num_ranks == 1 ? Communicator() : Communicator(std::make_shared<OrderedTransport>(group, rank)));
-      } catch (const std::exception& error) {
-        ADD_FAILURE() << "rank " << rank << ": " << error.what();
-      }
-    });
-  }
-  for (auto& thread : threads) thread.join();
+void on_ranks(int num_ranks, const F& body, OrderedJob::Options options = {}) {
+  OrderedJob job(num_ranks, options);
+  for (const auto& error : errors_of_ranks(job, body)) ADD_FAILURE() << error;
 }
 
 /// Part i multiplies by a weight of its own; micro-batch k is k + 1; the loss is the sum.
@@ -65,9 +55,28 @@ TEST(PipelineOrder, never_deadlocks_where_messages_go_one_after_the_other) {
           make_pipeline_table(PipelineSchedule::interleaved, {stages, 2, m * stages}),
           make_pipeline_table(PipelineSchedule::interleaved, {stages, 3, m * stages})};
       for (const PipelineTable& table : tables) {
-        SCOPED_TRACE(std::to_string(stages) + " stages, " + std::to_string(table.sizes.chunks) + " chunks");
-        on_ranks(stages, [&](const Communicator& axis) { expect_products(axis, table); });
+        for (const bool connects : {false, true}) {
+          SCOPED_TRACE(std::to_string(stages) + " stages, " + std::to_string(table.sizes.chunks) + " chunks");
+          on_ranks(stages, [&](const Communicator& axis) { expect_products(axis, table); },
+                   {.connects = connects});
+        }
       }
+    }
+  }
+}
+
+// Where a rank's channels share one order, as NCCL's splitShare has it: a stage that receives ahead never
+// sends.
+TEST(PipelineOrder, deadlocks_where_channels_share_an_order) {
+  for (int stages = 2; stages <= 4; ++stages) {
+    for (const int micro_batches : {2, 2 * stages}) {
+      const PipelineTable table =
+          make_pipeline_table(PipelineSchedule::one_f_one_b, {stages, 1, micro_batches});
+      OrderedJob job(stages, {.order = ChannelOrder::shared});
+      const auto errors =
+          errors_of_ranks(job, [&](const Communicator& axis) { expect_products(axis, table); });
+      EXPECT_EQ(errors.size(), static_cast<size_t>(stages)) << stages << " stages";
+      for (const auto& error : errors) EXPECT_NE(error.find("deadlock"), std::string::npos) << error;
     }
   }
 }

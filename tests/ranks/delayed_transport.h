@@ -30,8 +30,8 @@ class DelayedTransport : public Transport {
     return std::make_shared<Delayed>(pass_on(operation), delay);
   }
 
-  std::shared_ptr<Transport> split(int color, int key) override {
-    const Communicator group = group_.split(color, key);
+  std::shared_ptr<Transport> split(int color, int key, GroupUse use) override {
+    const Communicator group = group_.split(color, key, use);
     return group.size() > 1 ? std::make_shared<DelayedTransport>(group, network_) : nullptr;
   }
 

@@ -65,6 +65,14 @@ def test_a_rank_that_throws(ranks, who):
     assert errors.count("a broken invariant") == 1
 
 
+@pytest.mark.parametrize("how", ["throw", "thread"])
+def test_nothing_waits_for_others_between_an_error_and_its_message(how):
+    process = start(2, how, "1", "stuck")
+    _, errors = finish(process, within=30)
+    assert process.returncode == 1
+    assert f"rank 1 ({socket.gethostname()}, step 3): a broken invariant" in errors
+
+
 def test_a_mistake_that_all_ranks_find_is_printed_once():
     process = start(3, "error")
     _, errors = finish(process, within=30)

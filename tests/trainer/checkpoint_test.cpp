@@ -1,7 +1,9 @@
 #include "trainer/checkpoint.h"
 
+#include <atomic>
 #include <fstream>
 
+#include "parallel/transport.h"
 #include "tests/trainer/checkpoint_testing.h"
 
 namespace tessera {
@@ -189,6 +191,43 @@ TEST_F(CheckpointTest, LeftoversOfDeadRunsAreRemoved) {
   EXPECT_THAT(names_in(at("checkpoints")),
               ElementsAre(".step-00000003.tmp-elsewhere@1@1",
                           ".step-00000004.tmp-" + std::string(host) + "@1@1", "notes"));
+}
+
+/// A group of which something has failed since, or not.
+struct FailingTransport : Transport {
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  at::Device device() const override { return at::kCPU; }
+  std::shared_ptr<Work::State> start(Operation) override { return nullptr; }
+  std::shared_ptr<Transport> split(int, int, GroupUse) override { return nullptr; }
+  void check() override {
+    if (failed) throw std::runtime_error("unhandled system error");
+  }
+  std::atomic<bool> failed{false};
+};
+
+TEST_F(CheckpointTest, NothingIsPublishedWithARankWhoseMessagesFailed) {
+  for (const bool background : {true, false}) {
+    play_ranks(2, [&](int rank, const auto& gather_text) {
+      auto how = options();
+      how.rank = rank, how.size = 2, how.gather_text = gather_text, how.patience = 1;
+      how.background = background;
+      const auto transport = std::make_shared<FailingTransport>();
+      how.check = [group = Communicator(transport)] { group.check(); };
+      CheckpointWriter writer(how);
+      const auto save = [&](int64_t step) {
+        writer.save(made_up_meta(step), share_out(made_up_state(step), rank, 2));
+        writer.wait();
+      };
+      save(1);
+      transport->failed = rank == 1;
+      EXPECT_ANY_THROW(save(2)) << "rank " << rank;
+    });
+    EXPECT_TRUE(std::filesystem::exists(at("checkpoints/step-00000001")));
+    EXPECT_FALSE(std::filesystem::exists(at("checkpoints/step-00000002")));
+    expect_holds(CheckpointReader::open(at("checkpoints")), made_up_state(1));
+    std::filesystem::remove_all(at("checkpoints"));
+  }
 }
 
 TEST_F(CheckpointTest, PathsMayNameAStepAFolderOfStepsOrARun) {
