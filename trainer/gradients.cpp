@@ -4,6 +4,7 @@
 
 #include "trainer/kernels/cpu/blocks.h"
 #include "trainer/kernels/cpu/loops.h"
+#include "trainer/kernels/kernels.h"
 
 namespace tessera {
 namespace {
@@ -64,6 +65,8 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients) {
   }
   if (present.empty()) return torch::zeros({}, at::kFloat);
   if (present.front().is_cpu()) return sum_of_squares_cpu(present);
+  const Kernels& kernels = kernels_for(present.front());
+  if (kernels.sum_of_squares) return kernels.sum_of_squares(present);
   const auto norms = at::_foreach_norm(present, 2, at::kFloat);
   return at::stack(norms).square().sum();
 }
