@@ -100,10 +100,10 @@ void sum_tied_gradients(const std::vector<at::Tensor>& gradients, const std::vec
 GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip) {
   const torch::NoGradGuard no_grad;
   GradientScale scale;
-  const at::Tensor unit = multiplier.defined() ? multiplier : torch::ones({}, norm.options());
-  scale.norm = norm * unit;
-  scale.factor = clip > 0 ? (clip / (scale.norm + 1e-6)).clamp_max(1.0) * unit : unit;
-  scale.factor = at::where(at::isfinite(scale.norm), scale.factor, torch::full({}, NAN, norm.options()));
+  scale.norm = multiplier.defined() ? norm * multiplier : norm;
+  scale.factor = clip > 0 ? (clip / (scale.norm + 1e-6)).clamp_max(1.0) : torch::ones({}, norm.options());
+  if (multiplier.defined()) scale.factor = scale.factor * multiplier;
+  scale.factor = scale.factor + scale.norm * 0;  // NaN where the norm is not finite
   return scale;
 }
 
