@@ -4,6 +4,7 @@
 
 #include "trainer/kernels/cpu/blocks.h"
 #include "trainer/kernels/cpu/loops.h"
+#include "trainer/kernels/kernels.h"
 
 namespace tessera {
 namespace {
@@ -64,6 +65,8 @@ at::Tensor sum_of_squares(const std::vector<at::Tensor>& gradients) {
   }
   if (present.empty()) return torch::zeros({}, at::kFloat);
   if (present.front().is_cpu()) return sum_of_squares_cpu(present);
+  const Kernels& kernels = kernels_for(present.front());
+  if (kernels.sum_of_squares) return kernels.sum_of_squares(present);
   const auto norms = at::_foreach_norm(present, 2, at::kFloat);
   return at::stack(norms).square().sum();
 }
@@ -97,10 +100,10 @@ void sum_tied_gradients(const std::vector<at::Tensor>& gradients, const std::vec
 GradientScale scale_and_clip(const at::Tensor& norm, const at::Tensor& multiplier, double clip) {
   const torch::NoGradGuard no_grad;
   GradientScale scale;
-  const at::Tensor unit = multiplier.defined() ? multiplier : torch::ones({}, norm.options());
-  scale.norm = norm * unit;
-  scale.factor = clip > 0 ? (clip / (scale.norm + 1e-6)).clamp_max(1.0) * unit : unit;
-  scale.factor = at::where(at::isfinite(scale.norm), scale.factor, torch::full({}, NAN, norm.options()));
+  scale.norm = multiplier.defined() ? norm * multiplier : norm;
+  scale.factor = clip > 0 ? (clip / (scale.norm + 1e-6)).clamp_max(1.0) : torch::ones({}, norm.options());
+  if (multiplier.defined()) scale.factor = scale.factor * multiplier;
+  scale.factor = scale.factor + scale.norm * 0;  // NaN where the norm is not finite
   return scale;
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "parallel/pinned_memory.h"
 
@@ -25,6 +26,8 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
   }
   if (!parameters_.empty()) options = options.device(parameters_.front().master.device());
   steps_ = at::zeros({}, options);
+  first_steps_ = at::zeros({1}, options);
+  use_aten(false);
   host_gradients_.resize(parameters_.size());
   ages_.resize(parameters_.size());
   for (const auto& parameter : parameters_) {
@@ -39,6 +42,10 @@ Optimizer::Optimizer(std::vector<Parameter> parameters, std::vector<std::string>
       store = host_empty(working.sizes(), working.scalar_type(), working.device());
     }
   }
+}
+
+void Optimizer::use_aten(bool use) {
+  kernels_ = use ? &generic_kernels() : steps_.is_cpu() ? nullptr : &kernels_for(steps_);
 }
 
 /// From a device to the masters, beside each other; step() waits for all of them.
@@ -67,7 +74,12 @@ void Optimizer::step(double learning_rate, const std::vector<at::Tensor>& gradie
                      const at::Tensor& gradient_scale) {
   const torch::NoGradGuard no_grad;
   TORCH_INTERNAL_ASSERT(gradients.size() == parameters_.size());
-  if (!steps_.is_cpu() || use_aten_) return step_aten(learning_rate, gradients, gradient_scale);
+  if (kernels_) {
+    if (update_fused(
+            {*kernels_, learning_rate, gradients, gradient_scale, slots_, ages_, steps_, first_steps_}))
+      return;
+    return step_aten(learning_rate, gradients, gradient_scale);
+  }
   const std::vector<at::Tensor> here = bring_gradients(gradients);
   // Reading the scale back waits for the copies too.
   const float scale = gradient_scale.defined() ? gradient_scale.item<float>() : 1.0F;
@@ -122,8 +134,7 @@ void Optimizer::step_aten(double learning_rate, const std::vector<at::Tensor>& g
   const at::Tensor scale = gradient_scale.defined() ? gradient_scale : at::ones({}, steps_.options());
   const at::Tensor finite = at::isfinite(scale).to(at::kFloat);
   steps_.add_(finite);
-  std::vector<at::Tensor> steps;
-  for (const int64_t first : first_steps_) steps.push_back(first == 0 ? steps_ : steps_ - first);
+  const std::vector<at::Tensor> steps = (steps_ - first_steps_).unbind();
   std::map<std::pair<double, double>, Batch> batches;
   std::vector<at::Tensor> masters;
   std::vector<at::Tensor> copies;
@@ -167,19 +178,16 @@ void Optimizer::set_num_steps(int64_t steps) { steps_.fill_(static_cast<double>(
 
 void Optimizer::set_first_steps(std::vector<int64_t> steps) {
   TORCH_INTERNAL_ASSERT(steps.size() == parameters_.size());
-  first_steps_ = steps;
-  std::sort(first_steps_.begin(), first_steps_.end());
-  first_steps_.erase(std::unique(first_steps_.begin(), first_steps_.end()), first_steps_.end());
+  const std::set<int64_t> different(steps.begin(), steps.end());
+  first_steps_ = torch::tensor(std::vector<int64_t>(different.begin(), different.end())).to(steps_.options());
   for (size_t i = 0; i < steps.size(); ++i) {
-    const auto found = std::lower_bound(first_steps_.begin(), first_steps_.end(), steps[i]);
-    ages_[i] = static_cast<size_t>(found - first_steps_.begin());
+    ages_[i] = static_cast<size_t>(std::distance(different.begin(), different.find(steps[i])));
   }
 }
 
 std::vector<int64_t> Optimizer::ages_now() const {
-  std::vector<int64_t> steps;
-  for (const int64_t first : first_steps_) steps.push_back(num_steps() - first);
-  return steps;
+  const at::Tensor steps = (steps_ - first_steps_).to(at::kLong);
+  return {steps.const_data_ptr<int64_t>(), steps.const_data_ptr<int64_t>() + steps.numel()};
 }
 
 }  // namespace tessera

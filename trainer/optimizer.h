@@ -5,14 +5,15 @@
 #include <vector>
 
 #include "trainer/kernels/cpu/blocks.h"
+#include "trainer/kernels/kernels.h"
 #include "trainer/parameters.h"
 
 namespace tessera {
 
 /// Steps float32 masters and refreshes the working copies, in one pass over memory where masters are on the
-/// CPU (whatever the model is on) and in ATen's fused kernels elsewhere. Its state is, per slot ("exp_avg"),
-/// one float32 tensor per parameter at the parameter's shape. An optimizer is a class that names its slots
-/// and updates one block of one parameter.
+/// CPU (whatever the model is on) or the device has a kernel for this optimizer, else in ATen's fused ones.
+/// Its state is, per slot ("exp_avg"), one float32 tensor per parameter at the parameter's shape. An
+/// optimizer is a class that names its slots and updates one block of one parameter.
 class Optimizer {
  public:
   Optimizer(std::vector<Parameter> parameters, std::vector<std::string> slots, double learning_rate);
@@ -39,8 +40,10 @@ class Optimizer {
   /// Steps taken before a parameter's first, by its place in parameters(): it was frozen until then.
   void set_first_steps(std::vector<int64_t> steps);
 
-  /// Takes the path of accelerators on the CPU too; for comparison.
-  void use_aten(bool use) { use_aten_ = use; }
+  /// For comparison: steps with these kernels, whatever the device, or with ATen's where they have none for
+  /// this optimizer.
+  void use_kernels(const Kernels& kernels) { kernels_ = &kernels; }
+  void use_aten(bool use);
 
  protected:
   /// One block of one parameter: `slots` in the order of their names, `gradient` already scaled; all hold
@@ -52,6 +55,17 @@ class Optimizer {
     std::span<float> values;
     const float* gradient;
     float* const* slots;
+  };
+  /// A whole step: of all parameters that have a gradient, and of the count.
+  struct Fused {
+    const Kernels& kernels;
+    double learning_rate;
+    const std::vector<at::Tensor>& gradients;
+    const at::Tensor& gradient_scale;
+    const std::vector<std::vector<at::Tensor>>& slots;  ///< [slot][parameter]
+    const std::vector<size_t>& ages;
+    const at::Tensor& steps;        ///< 0-dim float32
+    const at::Tensor& first_steps;  ///< [ages] float32
   };
   /// Parameters that share their rates, for kernels that take lists; gradients are float32.
   struct Batch {
@@ -68,6 +82,8 @@ class Optimizer {
   /// from 1: one for all, unless some began late.
   virtual void begin_step(const std::vector<int64_t>& steps) {}
   virtual void update(const Block& block) const = 0;
+  /// False: these kernels have none for this optimizer, and nothing was done.
+  virtual bool update_fused(const Fused& step) const { return false; }
   virtual void update_aten(Batch& batch) const = 0;
 
  private:
@@ -85,10 +101,10 @@ class Optimizer {
   std::vector<std::vector<at::Tensor>> slots_;  // [slot][parameter]
   std::vector<at::Tensor> stores_;  // where working copies are written, if there are any and the CPU steps
   std::vector<at::Tensor> host_gradients_;  // of gradients on a device whose masters are on the host
-  at::Tensor steps_;  // 0-dim float32 with the masters: a skipped step is known only on their device
-  std::vector<int64_t> first_steps_{0};  // different ones
-  std::vector<size_t> ages_;             // which of them is each parameter's
-  bool use_aten_ = false;
+  at::Tensor steps_;          // 0-dim float32 with the masters: a skipped step is known only on their device
+  at::Tensor first_steps_;    // [ages] float32 with the masters: different ones
+  std::vector<size_t> ages_;  // which of them is each parameter's
+  const Kernels* kernels_;    // null: blocks on the CPU
 };
 
 }  // namespace tessera

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "trainer/kernels/adamw.h"
+
 namespace tessera {
 
 /// Where a dropout acts: which of the elements of [rows, hidden] it keeps is a pure function of this. Element
@@ -81,6 +83,9 @@ struct Kernels {
   CrossEntropy (*cross_entropy)(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels);
   /// x.sum(0) of [rows, hidden], in the data's type; rows may be padded.
   at::Tensor (*column_sum)(const at::Tensor& x);
+  /// A step of AdamW and the sum of squares, of many tensors in a launch or two; null where there are none.
+  void (*adamw)(const std::vector<AdamwTensors>& tensors, const AdamwStep& step) = nullptr;
+  at::Tensor (*sum_of_squares)(const std::vector<at::Tensor>& tensors) = nullptr;
 };
 
 /// The kernels for data of this type on this device: our own where there are some, else compositions of

@@ -35,6 +35,32 @@ void Adamw::update(const Block& block) const {
                static_cast<int64_t>(block.values.size()), constants);
 }
 
+bool Adamw::update_fused(const Fused& step) const {
+  if (!step.kernels.adamw) return false;
+  std::vector<AdamwTensors> tensors;
+  for (size_t i = 0; i < parameters().size(); ++i) {
+    if (!step.gradients[i].defined()) continue;
+    const Parameter& parameter = parameters()[i];
+    tensors.push_back({.gradient = step.gradients[i],
+                       .master = parameter.master,
+                       .average = step.slots[0][i],
+                       .square = step.slots[1][i],
+                       .working = parameter.has_copy() ? parameter.working : at::Tensor(),
+                       .learning_rate_scale = parameter.learning_rate_scale,
+                       .weight_decay = options_.weight_decay * parameter.weight_decay_scale,
+                       .age = static_cast<int64_t>(step.ages[i])});
+  }
+  step.kernels.adamw(tensors, {.learning_rate = step.learning_rate,
+                               .beta1 = options_.beta1,
+                               .beta2 = options_.beta2,
+                               .epsilon = options_.epsilon,
+                               .bias_correction = options_.bias_correction,
+                               .gradient_scale = step.gradient_scale,
+                               .steps = step.steps,
+                               .first_steps = step.first_steps});
+  return true;
+}
+
 void Adamw::update_aten(Batch& batch) const {
   // The kernel always corrects the bias; after very many steps its correction is exactly 1.
   if (!options_.bias_correction)

@@ -37,6 +37,7 @@ class Adamw : public Optimizer {
  protected:
   void begin_step(const std::vector<int64_t>& steps) override;
   void update(const Block& block) const override;
+  bool update_fused(const Fused& step) const override;
   void update_aten(Batch& batch) const override;
 
  private:

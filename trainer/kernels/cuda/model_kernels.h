@@ -16,5 +16,7 @@ at::Tensor activation(const at::Tensor& x, const at::Tensor& bias, Activation ki
 ActivationGradient activation_backward(const at::Tensor& gradient, const at::Tensor& x,
                                        const at::Tensor& bias, Activation kind);
 CrossEntropy cross_entropy(at::Tensor& logits, const at::Tensor& bias, const at::Tensor& labels);
+void adamw(const std::vector<AdamwTensors>& tensors, const AdamwStep& step);
+at::Tensor sum_of_squares(const std::vector<at::Tensor>& tensors);
 
 }  // namespace tessera::cuda

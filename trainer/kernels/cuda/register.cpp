@@ -16,9 +16,9 @@ const bool registered = [] {
 }  // namespace
 
 const Kernels& kernels() {
-  static const Kernels table{dropout,    residual_norm,       residual_norm_backward,
-                             activation, activation_backward, cross_entropy,
-                             column_sum};
+  static const Kernels table{
+      dropout,    residual_norm, residual_norm_backward, activation, activation_backward, cross_entropy,
+      column_sum, adamw,         sum_of_squares};
   return table;
 }
 
