@@ -76,7 +76,7 @@ def counters(name):
     return run
 
 
-CHECKS = [Check("speed/mini-cpu", step("bert-mini", 4, 64, "fp32", "cpu", steps=3), 60),
+CHECKS = [Check("speed/mini-cpu", step("bert-mini", 2, 32, "fp32", "cpu", steps=3), 60),
           *[Check(f"speed/{name}", step(*shape), 90, ("gpu",)) for name, shape in SHAPES.items()],
           *[Check(f"bandwidth/{name}", kernel(name), 20, ("gpu",)) for name in KERNELS]]
 COUNTERS = [Check(f"ncu/{name}", counters(name), 40, ("gpu", "program:ncu")) for name in KERNELS]
