@@ -54,7 +54,7 @@ struct Setting {
   double seconds = 15, attention_dropout = 0.1;
   bool parts = false;
   at::Device device = at::kCPU;
-  std::string json;
+  std::string json = {};
   bool bert() const { return model.starts_with("bert"); }
   at::ScalarType type() const { return dtype == "bf16" ? at::kBFloat16 : at::kFloat; }
   int64_t tokens() const { return batch * sequence; }

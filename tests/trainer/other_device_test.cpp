@@ -98,7 +98,7 @@ class Texts : public Dataset {
   Example get(int64_t index) const override {
     Example example = text(index, 6 + 2 * index);
     example.next_sentence = static_cast<int>(index % 2);
-    example.targets = {0.5F * static_cast<float>(index), 1};
+    example.targets = {0.5F * static_cast<float>(index), 3 - 0.25F * static_cast<float>(index)};
     if (of_tags_) {
       example.labels.assign(example.tokens.size(), -1);
       for (size_t i = 1; i + 1 < example.tokens.size(); ++i) example.labels[i] = static_cast<int32_t>(i % 2);
@@ -141,6 +141,7 @@ TEST_P(OtherDeviceTask, IsEvaluated) {
   EvaluateOptions options;
   options.micro_batch = 2;
   const LossReport on_host = evaluate(*models.host, *objective, texts, options);
+  EXPECT_THROW(evaluate(*models.device, *objective, texts, options), c10::Error);  // batches left on the host
   options.device = other_device;
   const LossReport on_device = evaluate(*models.device, *objective, texts, options);
   EXPECT_NEAR(on_device.loss, on_host.loss, 1e-4 * on_host.loss);

@@ -22,13 +22,13 @@ def measured(tool, *arguments):
     return done.stdout, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("model,dtype", [("bert-mini", "fp32"), ("gpt2-mini", "bf16")])
-def test_step(model, dtype, tmp_path):
-    text, told = measured("step_benchmark", model, 2, 32, dtype, "--steps", 4, "--threads", 1, "--attention-dropout", 0, "--parts",
+@pytest.mark.parametrize("model", ["bert-mini", "gpt2-mini"])
+def test_step(model, tmp_path):
+    text, told = measured("step_benchmark", model, 2, 32, "fp32", "--steps", 4, "--threads", 1, "--attention-dropout", 0, "--parts",
                           "--json", tmp_path / "told.json")
     assert json.loads((tmp_path / "told.json").read_text()) == told
     assert {key: told[key] for key in ("model", "batch", "sequence", "dtype", "device", "steps")} == {
-        "model": model, "batch": 2, "sequence": 32, "dtype": dtype, "device": "cpu", "steps": 4}
+        "model": model, "batch": 2, "sequence": 32, "dtype": "fp32", "device": "cpu", "steps": 4}
     for key in ("mfu_of_sheet", "launches_per_step", "busy_share"):
         assert told[key] is None, key  # a CPU has none
     seconds = told["seconds"]
