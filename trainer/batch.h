@@ -29,7 +29,7 @@ struct Batch {
 
   int64_t batch() const { return tokens.size(0); }
   int64_t sequence() const { return tokens.size(1); }
-  std::array<at::Tensor*, 9> tensors();
+  std::array<at::Tensor*, 9> tensors();  ///< every one, defined or not
   /// The same batch in page-locked memory of the host.
   Batch pinned() const;
   /// The same batch with its tensors on `device`, as to_device() brings them.
