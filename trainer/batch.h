@@ -32,7 +32,7 @@ struct Batch {
 
   int64_t batch() const { return tokens.size(0); }
   int64_t sequence() const { return tokens.size(1); }
-  /// All of them, of packing too.
+  /// Every one, defined or not; packing's too.
   std::array<at::Tensor*, 13> tensors();
   /// The same batch in page-locked memory of the host.
   Batch pinned() const;

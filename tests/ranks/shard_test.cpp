@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "tests/ranks/operator_counts.h"
 #include "tests/ranks/shard_net.h"
 #include "tests/ranks/world.h"
 
@@ -270,6 +271,49 @@ TEST_P(ShardStage, may_end_while_messages_are_under_way) {
   const at::Tensor one = at::ones({1});
   test_world().communicator().all_reduce(one);
   EXPECT_EQ(one.item<float>(), static_cast<float>(test_world().size()));
+}
+
+// On a GPU each call is a kernel: as many as there are messages, whatever the members and the ranks.
+TEST(Shard, moves_each_message_with_one_call) {
+  if (test_world().size() == 1) GTEST_SKIP() << "one rank's messages are copies themselves";
+  for (const int type : {0, 1}) {
+    ShardOptions options = shard_options(shard_types[type], shard_groups(false));
+    options.prefetch = 0;
+    ShardPair pair({}, options);
+    constexpr int units = ShardNet::num_blocks + 1;
+    constexpr int gathers = units + ShardNet::num_blocks - 1;  // the last block stays for its backward
+    const at::Tensor tokens = tokens_of(0, 0, test_world().communicator().rank());
+    pair.shard.begin_step();
+    pair.shard.begin_micro_step(true);
+    const OperatorCounts calls;
+    pair.net.loss(tokens, true, &pair.shard).backward();
+    pair.shard.end_micro_step();
+    EXPECT_EQ(calls["aten::_foreach_copy_"], gathers + units);
+    EXPECT_LE(calls["aten::_foreach_zero_"], units);
+    EXPECT_EQ(calls["aten::copy_"], units - 1);  // sums that have arrived; the last is still under way
+    EXPECT_EQ(calls["aten::zero_"], 0);
+  }
+}
+
+// Stage 1 adds its micro-steps up.
+TEST(Shard, adds_each_micro_step_with_one_call) {
+  for (const int type : {0, 1}) {
+    ShardOptions options = shard_options(shard_types[type], shard_groups(false));
+    options.zero = 1;
+    ShardPair pair({}, options);
+    pair.shard.begin_step();
+    for (int i = 0; i < 2; ++i) {
+      pair.shard.begin_micro_step(false);
+      const OperatorCounts calls;
+      pair.net.loss(tokens_of(0, i, 0), true, &pair.shard).backward();
+      pair.shard.end_micro_step();
+      constexpr int units = ShardNet::num_blocks + 1;
+      const int packs = calls["aten::_foreach_copy_"] - (i == 0 ? units : 0);  // gathered once
+      EXPECT_EQ(packs, i == 0 || type == 1 ? units : 0);  // of bf16 it makes copies to add
+      EXPECT_EQ(calls["aten::_foreach_add_"], i == 0 ? 0 : units);
+      EXPECT_EQ(calls["aten::copy_"] + calls["aten::zero_"], 0);
+    }
+  }
 }
 
 }  // namespace
