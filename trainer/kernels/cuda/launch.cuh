@@ -19,7 +19,7 @@ inline size_t max_shared_bytes() { return at::cuda::getCurrentDeviceProperties()
 /// Starts kernel(args...) on the current stream, its blocks with this much dynamic shared memory.
 template <class... Parameters, class... Arguments>
 void launch_shared(size_t shared_bytes, void (*kernel)(Parameters...), dim3 grid, dim3 block, Arguments... args) {
-  constexpr size_t without_asking = 48 << 10;
+  constexpr size_t without_asking = 47 << 10;  // of 48 KiB, of which a kernel's own shared variables take some
   if (shared_bytes > without_asking) {
     C10_CUDA_CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
