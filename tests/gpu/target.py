@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tarfile
 import time
@@ -52,6 +53,8 @@ class Kit:
         shutil.rmtree(scratch, ignore_errors=True)
         self.logs.mkdir(parents=True)
         self.values, self.name, self.deadline = {}, "", 0.0
+        if find_program("nvidia-smi"):  # the device's files may appear with the driver's first use only
+            subprocess.run([find_program("nvidia-smi"), "-L"], capture_output=True, timeout=60)
         self.has_gpu = pathlib.Path("/dev/nvidiactl").exists() or pathlib.Path("/dev/dxg").exists()
         self.device = "cuda" if self.has_gpu else "cpu"
         self.threads = len(os.sched_getaffinity(0))
@@ -92,7 +95,7 @@ class Kit:
 
     def environment(self, nccl=False, **more):
         """`nccl`: in front of torch's own, the one that lets several ranks share a GPU."""
-        several = {"NCCL_MULTI_RANK_GPU_ENABLE": 1, "LD_PRELOAD": self.nccl} if nccl else {}
+        several = {"NCCL_MULTI_RANK_GPU_ENABLE": 1, "NCCL_DEBUG": "WARN", "LD_PRELOAD": self.nccl} if nccl else {}
         path = f"{self.root / 'mpi/bin'}:{pathlib.Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}"
         settings = {"PATH": path, "OMP_NUM_THREADS": 1, "TESSERA_BUILD": self.bin, "TESSERA_TEST_DEVICE": self.device,
                     "TESSERA_TIMEOUT_SECONDS": 60, "PYTHONDONTWRITEBYTECODE": 1, **several, **more}

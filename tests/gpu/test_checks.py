@@ -2,6 +2,7 @@
 import json
 import pathlib
 
+import checks
 import pytest
 from checks import kernels, peers, ranks, speed
 from runner import Failed, Finished
@@ -52,7 +53,7 @@ def test_counters_become_bandwidth(tmp_path, monkeypatch):
 
 
 def test_a_step_says_what_the_tool_knows(tmp_path):
-    said = speed.step("gpt2", 16, 1024)(Canned(tmp_path, json.dumps(STEP)))
+    said = speed.step(("gpt2", 16, 1024))(Canned(tmp_path, json.dumps(STEP)))
     assert "100000 tokens/s, 100.0 ms a step" in said and "900 launches" in said and "gemm 3.00 ms" in said and "989" not in said
 
 
@@ -79,8 +80,16 @@ def test_a_job_that_ends_wrongly_is_seen(code, output, tmp_path):
 def test_the_peers_sizes_are_added_to(tmp_path):
     script = tmp_path / "peers/hf_step.py"
     script.parent.mkdir()
-    script.write_text('dims = {"base": (12, 768, 12)}\nprint(dims)')
+    script.write_text('dims = {"base": (12, 768, 12)}\nBertConfig(intermediate_size=4 * D)\nGPT2Config(n_positions=1024)')
     kit = Canned(tmp_path, "gpt2-1.5b params 1557M bf16 eager threads 4 b4 s1024: 9000 tok/s median, best 9100, 450 ms/step, model 1 GFLOP/s")
     assert peers.peer("gpt2-1.5b", 4, 1024, compiled=True)(kit) == "9000 tokens/s, 450 ms a step"
     started = pathlib.Path(kit.commands[0][0][1]).read_text()
-    assert '"1.5b": (48, 1600, 25)' in started and '"base"' in started and "--compile" in kit.commands[0][0]
+    assert '"1.5b": (48, 1600, 25)' in started and '"base"' in started and started.count("=0.0") == 2 and "--compile" in kit.commands[0][0]
+
+
+def test_every_check_has_its_place():
+    names = [check.name for check in checks.ALL]
+    assert len(set(names)) == len(names) > 50
+    assert names[0] == "versions" and names[-1].startswith("compiled-peer/")
+    assert names.index("doctor") < names.index("validate")  # which plans with its figures
+    assert all(any(name.startswith(beginning) for name in names) for beginning in checks.FIRST)

@@ -2,9 +2,10 @@
 // clip, AdamW, dropout 0.1 (of attention too unless told otherwise), random tokens, 15 % of them predicted
 // (BERT) or all (GPT). usage: tool_step_benchmark MODEL BATCH SEQUENCE DTYPE [--device cpu|cuda] [--steps N |
 // --seconds S] [--threads N]
-// [--attention-dropout P] [--parts] [--json PATH]
+// [--attention-dropout P] [--deterministic 0|1] [--parts] [--json PATH]
 // MODEL: a name of the table below; DTYPE: fp32 | bf16. --steps: how many are timed, after 3 that are not
-// (default 20 on a GPU, 15 seconds' worth on the CPU). --parts: milliseconds of each part of a step.
+// (default 20 on a GPU, 15 seconds' worth on the CPU). --deterministic: as train.deterministic (default 1).
+// --parts: milliseconds of each part of a step.
 //
 // The last line is a JSON object, which --json also writes to a file; null stands where a device has no such
 // thing. flops_per_token: 6 per weight that the token is multiplied by (the parameters without the tables of
@@ -23,6 +24,7 @@
 #include "recipes/error.h"
 #include "tests/tools/device_profile.h"
 #include "tests/tools/device_timing.h"
+#include "trainer/determinism.h"
 #include "trainer/device.h"
 #include "trainer/gradients.h"
 #include "trainer/models/bert.h"
@@ -52,7 +54,7 @@ struct Setting {
   int threads = 2;
   int64_t steps = 0;  // 0: as many as take `seconds`
   double seconds = 15, attention_dropout = 0.1;
-  bool parts = false;
+  bool parts = false, deterministic = true;
   at::Device device = at::kCPU;
   std::string json = {};
   bool bert() const { return model.starts_with("bert"); }
@@ -74,8 +76,9 @@ Setting read(int argc, char** argv) {
                   one_of(argv[4], {"fp32", "bf16"})};
   bool timed = false;
   for (int i = 5; i < argc; ++i) {
-    const std::string option = one_of(argv[i], {"--device", "--steps", "--seconds", "--threads",
-                                                "--attention-dropout", "--parts", "--json"});
+    const std::string option =
+        one_of(argv[i], {"--device", "--steps", "--seconds", "--threads", "--attention-dropout",
+                         "--deterministic", "--parts", "--json"});
     if (option == "--parts") {
       setting.parts = true;
       continue;
@@ -88,6 +91,7 @@ Setting read(int argc, char** argv) {
     if (option == "--seconds") setting.seconds = std::stod(value);
     if (option == "--threads") setting.threads = std::stoi(value);
     if (option == "--attention-dropout") setting.attention_dropout = std::stod(value);
+    if (option == "--deterministic") setting.deterministic = one_of(value, {"0", "1"}) == "1";
     if (option == "--json") setting.json = value;
   }
   if (!timed && setting.device.is_cuda()) setting.steps = 20;
@@ -269,6 +273,7 @@ ordered_json report(const Setting& setting, Step& step, const Timed& timed) {
       {"device_name", card},
       {"threads", setting.threads},
       {"attention_dropout", setting.attention_dropout},
+      {"deterministic", setting.deterministic},
       {"steps", timed.steps},
       {"loss", timed.loss},
       {"seconds",
@@ -289,6 +294,9 @@ void run(int argc, char** argv) {
   // Before anything asks for a generator: that would hide CUDA from this process.
   const Setting setting = read(argc, argv);
   if (setting.device.is_cuda()) at::globalContext().setAllowTF32CuBLAS(false);
+  TrainSection train;
+  train.deterministic = setting.deterministic;
+  set_determinism(train, setting.device);
   at::set_num_threads(setting.threads);
   torch::manual_seed(0);
   Step step(setting);

@@ -52,4 +52,4 @@ def validate(kit):
     return f"{len(recipes)} recipes"
 
 
-CHECKS = [Check("versions", versions, 90), Check("doctor", doctor, 60), Check("validate", validate, 30)]
+CHECKS = [Check("versions", versions, 90), Check("doctor", doctor, 60), Check("validate", validate, 60)]

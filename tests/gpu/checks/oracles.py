@@ -1,4 +1,5 @@
 """Models and optimizers equal transformers' and torch.optim's, computed on the GPU where there is one."""
+import importlib.util
 import re
 import sys
 
@@ -11,7 +12,8 @@ def oracle(test, tool):
     def run(kit):
         if kit.has_gpu and not kit.knows(tool, "TESSERA_TEST_DEVICE"):
             raise Skipped(f"this build's {tool} does not know TESSERA_TEST_DEVICE: it would compute on the CPU")
-        output = kit.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/trainer/test_{test}_oracle.py").output
+        workers = ["-n", max(1, min(kit.threads // 2, 8))] if importlib.util.find_spec("xdist") else []
+        output = kit.run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, f"tests/trainer/test_{test}_oracle.py").output
         passed = re.search(r"(\d+) passed", output)
         if not passed:
             raise Failed("no test passed")
@@ -21,6 +23,6 @@ def oracle(test, tool):
     return run
 
 
-CHECKS = [Check("oracle/models", oracle("models", "tool_model_oracle"), 60, NEEDS),
-          Check("oracle/tasks", oracle("task_models", "tool_task_oracle"), 60, NEEDS),
-          Check("oracle/optimizers", oracle("optimizers", "tool_optimizer"), 60, ("python:pytest", "python:numpy"))]
+CHECKS = [Check("oracle/models", oracle("models", "tool_model_oracle"), 100, NEEDS),
+          Check("oracle/tasks", oracle("task_models", "tool_task_oracle"), 100, NEEDS),
+          Check("oracle/optimizers", oracle("optimizers", "tool_optimizer"), 100, ("python:pytest", "python:numpy"))]
