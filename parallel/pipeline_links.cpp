@@ -41,6 +41,14 @@ PipelineLinks::PipelineLinks(const Communicator& axis) : stage_(axis.rank()), nu
   }
 }
 
+// Round by round, as they were made: stages that all ended the same side first would wait for each other in
+// a ring.
+PipelineLinks::~PipelineLinks() {
+  if (link_round(stage_, num_stages_) < link_round(previous(), num_stages_)) with_next_ = {};
+  with_previous_ = {};
+  with_next_ = {};
+}
+
 Work PipelineLinks::send(const at::Tensor& tensor, Phase phase) const {
   const Communicator& link = phase == Phase::forward ? with_next_ : with_previous_;
   return link.send_async(tensor, 1 - link.rank());

@@ -20,6 +20,10 @@ class PipelineLinks {
  public:
   /// Called by all ranks along the pipeline axis, whose ranks are the stages.
   explicit PipelineLinks(const Communicator& axis);
+  /// Called by all of them too: ending a communicator may wait for its other rank.
+  ~PipelineLinks();
+  PipelineLinks(const PipelineLinks&) = delete;
+  PipelineLinks& operator=(const PipelineLinks&) = delete;
 
   int stage() const { return stage_; }
   int num_stages() const { return num_stages_; }

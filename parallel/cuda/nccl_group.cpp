@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <utility>
 
 #include "parallel/check.h"
 
@@ -112,8 +113,21 @@ void NcclComms::abort() {
   for (const ncclComm_t comm : comms) ncclCommAbort(comm);
 }
 
+std::vector<ncclComm_t> NcclComms::release() {
+  const std::lock_guard lock(mutex_);
+  return aborted_ ? std::vector<ncclComm_t>() : std::exchange(comms_, {});
+}
+
 NcclGroup::NcclGroup(const Options& options, int size)
     : options_(options), size_(size), watchdog_(watchdog_options(options, size, comms_)) {}
+
+NcclGroup::~NcclGroup() {
+  if (unwinding_) return;
+  const auto watched = std::make_shared<HostCall>("ncclCommDestroy");
+  watchdog_.add(watched);
+  for (const ncclComm_t comm : comms_->release()) ncclCommDestroy(comm);
+  watched->set_issued();
+}
 
 void NcclGroup::add_channels(ncclComm_t collective) {
   comms_->add(collective);

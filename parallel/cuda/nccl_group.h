@@ -46,6 +46,8 @@ class NcclComms {
   std::string problem() const;
   /// For the watchdog: who waits for the device gets out of it.
   void abort();
+  /// Whoever takes them destroys them; none after abort().
+  std::vector<ncclComm_t> release();
 
  private:
   mutable std::mutex mutex_;
@@ -64,6 +66,11 @@ class NcclGroup {
   };
   /// Of `size` ranks, for messages; without communicators yet.
   NcclGroup(const Options& options, int size);
+  /// Ends the communicators before the watchdog's eyes, as that waits for other ranks; not where an exception
+  /// is under way.
+  ~NcclGroup();
+  NcclGroup(const NcclGroup&) = delete;
+  NcclGroup& operator=(const NcclGroup&) = delete;
   /// Takes a communicator over. Called by all ranks of the group; splits off what the use needs beside it.
   void add_channels(ncclComm_t collective);
 
@@ -90,6 +97,7 @@ class NcclGroup {
   std::shared_ptr<NcclComms> comms_ = std::make_shared<NcclComms>();
   std::vector<std::unique_ptr<OwnStream>> streams_;  // by Channel
   std::vector<std::weak_ptr<NcclGroup>> parts_;      // split from this one
+  Unwinding unwinding_;
   Watchdog watchdog_;
 };
 

@@ -202,7 +202,8 @@ std::shared_ptr<Transport> make_transport(const GpuPlugin::TransportOptions& opt
   options.broadcast(&id, sizeof(id));
   auto group = std::make_shared<NcclGroup>(NcclGroup::Options{device, options.time_limit}, options.size);
   ncclComm_t comm = nullptr;
-  group->call("ncclCommInitRank", [&] { return ncclCommInitRank(&comm, options.size, id, options.rank); });
+  group->call("ncclCommInitRank (each rank needs a GPU of its own)",
+              [&] { return ncclCommInitRank(&comm, options.size, id, options.rank); });
   group->add_channels(comm);
   return std::make_shared<NcclTransport>(std::move(group));
 }

@@ -1,5 +1,5 @@
 // Whole steps on every mesh of up to 8 ranks, with every schedule, where operations go as on GPUs: in the
-// order of their channels, and with ranks that are connected by their first operations.
+// order of their channels, with ranks that are connected by their first operations and end groups together.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -205,7 +205,7 @@ class Rank {
 
 TEST(MeshOrder, steps_and_evaluation_never_deadlock) {
   for (const Layout& layout : every_layout()) {
-    OrderedJob job(layout.num_ranks(), {.connects = true});
+    OrderedJob job(layout.num_ranks(), {.connects = true, .ends_together = true});
     const auto errors = errors_of_ranks(job, [&](const Communicator& world) {
       Rank rank(world, layout);
       rank.step();

@@ -25,6 +25,8 @@ class OrderedJob {
     /// The first collective of each kind in a group, and the first message of each pair, keep who issues them
     /// until the other side issues its own: NCCL connects ranks then.
     bool connects = false;
+    /// Who ends a group waits until its other ranks end it too, as ncclCommDestroy does within a host.
+    bool ends_together = false;
   };
   struct Group;
   struct Task : Work::State {
@@ -53,6 +55,7 @@ class OrderedJob {
     std::vector<Member> members;
     int num_in_split = 0;
     int num_splits = 0;
+    int num_ended = 0;
     std::map<std::array<int, 3>, std::set<int>> connections;  // by kind, sender, receiver: who has come
     int size() const { return static_cast<int>(members.size()); }
   };
@@ -82,6 +85,21 @@ class OrderedJob {
 
   std::shared_ptr<Transport> split(Group& group, int rank, int color, int key, GroupUse use);
 
+  /// A rank lets go of its end of a group.
+  void end(Group& group) {
+    if (!options_.ends_together) return;
+    std::unique_lock lock(mutex_);
+    ++group.num_ended;
+    changed_.notify_all();
+    try {
+      wait_until(lock, [&] { return group.num_ended == group.size(); });
+    } catch (const std::runtime_error&) {  // a destructor calls
+      ended_alone_ = true;
+    }
+  }
+  /// Whether a rank waited in vain for others to end a group.
+  bool ended_alone() const { return ended_alone_; }
+
   /// A rank's thread has nothing more to do.
   void leave() {
     const std::lock_guard lock(mutex_);
@@ -94,7 +112,7 @@ class OrderedJob {
   using Condition = std::function<bool()>;
 
   std::shared_ptr<Group> make_group(const std::vector<int>& ranks, GroupUse use) {
-    const auto group = std::make_shared<Group>(Group{*this, {}, 0, 0, {}});
+    const auto group = std::make_shared<Group>(Group{*this, {}, 0, 0, 0, {}});
     for (const int rank : ranks) {
       group->members.push_back({.job_rank = rank});
       for (int channel = 0; channel < num_channels(use); ++channel) {
@@ -195,6 +213,7 @@ class OrderedJob {
   int num_running_ = 0;
   std::vector<const Condition*> waiting_;
   bool deadlocked_ = false;
+  bool ended_alone_ = false;
 };
 
 inline bool OrderedJob::Task::done() {

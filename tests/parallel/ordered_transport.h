@@ -9,6 +9,7 @@ namespace tessera {
 class OrderedTransport : public Transport {
  public:
   OrderedTransport(OrderedJob::Group& group, int rank) : group_(group), rank_(rank) {}
+  ~OrderedTransport() override { group_.job.end(group_); }
   int rank() const override { return rank_; }
   int size() const override { return group_.size(); }
   at::Device device() const override { return at::kCPU; }
@@ -53,7 +54,7 @@ inline std::shared_ptr<Transport> OrderedJob::split(Group& group, int rank, int 
     changed_.notify_all();
   }
   wait_until(lock, [&] { return group.num_splits > number; });
-  return group.members[rank].made;
+  return std::move(group.members[rank].made);  // whoever asked alone keeps it
 }
 
 /// Calls body(communicator of all ranks) on as many threads as there are ranks; what they threw, with the
@@ -76,6 +77,7 @@ std::vector<std::string> errors_of_ranks(OrderedJob& job, const F& body) {
   }
   for (auto& thread : threads) thread.join();
   std::erase(errors, "");
+  if (job.ended_alone()) errors.push_back("deadlock at the end");
   return errors;
 }
 
