@@ -13,7 +13,34 @@ namespace {
 using torch::jit::Stack;
 using Convert = std::function<at::Tensor(const at::Tensor&)>;
 
-C10_REGISTER_GUARD_IMPL(PrivateUse1, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::PrivateUse1>);
+c10::StreamId current_stream = 0;
+constexpr c10::StreamId pool_stream = 7;
+c10::Stream stream_of(c10::StreamId id) { return c10::Stream(c10::Stream::UNSAFE, other_device, id); }
+void tell(const std::string& what, c10::StreamId stream) {
+  other_device_log().push_back(what + " on " + std::to_string(stream));
+}
+
+/// One device; its streams are in order whatever they are told, which is only written down.
+struct OtherGuard final : c10::impl::DeviceGuardImplInterface {
+  at::DeviceType type() const override { return at::kPrivateUse1; }
+  at::Device exchangeDevice(at::Device) const override { return other_device; }
+  at::Device getDevice() const override { return other_device; }
+  void setDevice(at::Device) const override {}
+  void uncheckedSetDevice(at::Device) const noexcept override {}
+  c10::Stream getStream(at::Device) const override { return stream_of(current_stream); }
+  c10::Stream getStreamFromGlobalPool(at::Device, bool) const override { return stream_of(pool_stream); }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    return stream_of(std::exchange(current_stream, stream.id()));
+  }
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
+  void record(void** event, const c10::Stream& stream, c10::DeviceIndex, c10::EventFlag) const override {
+    tell("record", stream.id());
+    *event = &current_stream;
+  }
+  void block(void*, const c10::Stream& stream) const override { tell("wait", stream.id()); }
+  void destroyEvent(void*, c10::DeviceIndex) const noexcept override {}
+};
+C10_REGISTER_GUARD_IMPL(PrivateUse1, OtherGuard);
 
 bool is_other(const at::Tensor& tensor) { return tensor.device().type() == at::kPrivateUse1; }
 
@@ -112,11 +139,14 @@ at::Tensor make_empty_strided(at::IntArrayRef size, at::IntArrayRef stride, Mayb
 }
 
 /// The one way between host and device.
-at::Tensor copy_over(const at::Tensor& from, const at::Tensor& to, bool) {
+at::Tensor copy_over(const at::Tensor& from, const at::Tensor& to, bool non_blocking) {
+  tell(non_blocking ? "copy" : "waiting copy", current_stream);
   const auto ours = [](const at::Tensor& tensor) { return is_other(tensor) ? across(tensor) : tensor; };
   ours(to).copy_(ours(from));
   return to;
 }
+
+void use_on(at::Tensor&, c10::Stream stream) { tell("used", stream.id()); }
 
 bool may_take_place_of(const at::Tensor&, const at::Tensor&) { return true; }
 
@@ -128,8 +158,15 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("empty.memory_format", make_empty);
   library.impl("empty_strided", make_empty_strided);
   library.impl("_copy_from", copy_over);
+  library.impl("record_stream", use_on);
   library.impl("_has_compatible_shallow_copy_type", may_take_place_of);
 }
 
 }  // namespace
+
+std::vector<std::string>& other_device_log() {
+  static std::vector<std::string> log;
+  return log;
+}
+
 }  // namespace tessera
