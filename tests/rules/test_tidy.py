@@ -12,7 +12,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDERS = ("recipes/", "parallel/", "datasets/", "trainer/", "launch/")
 OURS = r"/(recipes|parallel|datasets|trainer|launch)/.*\.(h|cpp)$"
-SECONDS = 100  # after which no further batch of changed sources is begun; one takes up to a minute
+SECONDS = 40  # after which no further batch of changed sources is begun; one takes up to a minute
 
 
 def git(*arguments, root=ROOT):
