@@ -4,10 +4,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <exception>
 #include <memory>
 
 #include "parallel/plugin.h"
+#include "parallel/unwinding.h"
 
 namespace tessera {
 namespace {
@@ -51,9 +51,10 @@ at::Tensor pinned_empty(at::IntArrayRef sizes, at::ScalarType type, const GpuPlu
     munmap(begin, bytes);
     throw;
   }
-  const auto release = [unregister = plugin.unregister_host, bytes, device](void* memory) {
-    // While an exception is under way the device may wait for ranks that never come: the process is ending.
-    if (std::uncaught_exceptions() == 0 && unregister(memory, device)) munmap(memory, bytes);
+  const auto release = [unregister = plugin.unregister_host, bytes, device,
+                        unwinding = Unwinding()](void* memory) {
+    // The device may wait for ranks that never come: the process is ending.
+    if (!unwinding && unregister(memory, device)) munmap(memory, bytes);
   };
   return at::from_blob(begin, sizes, release, at::TensorOptions(type));
 }
